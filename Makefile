@@ -1,0 +1,37 @@
+# `make train` and `make test` do all set-up on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: train test test-all format check clean
+
+.venv/.train: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
+	touch $@
+
+.venv/.test: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@ .venv/.train
+
+train: .venv/.train  ## The main job: S5 on Path-X, on images that the program draws itself.
+	$(BIN)/python -m experiments.train --task=pathx $(ARGS)
+
+check: .venv/.test  ## Format, lint and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ty check
+
+test: check  ## Checks, doctests and the fast tier of tests.
+	$(BIN)/python -m pytest --doctest-modules s5jax tests -m "not slow and not gpu" $(ARGS)
+
+test-all: check  ## Everything that this machine can run.
+	$(BIN)/python -m pytest --doctest-modules s5jax tests -m "not gpu" $(ARGS)
+
+format: .venv/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv

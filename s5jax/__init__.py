@@ -1,0 +1,13 @@
+"""State-space models for very long sequences, in JAX and Flax NNX."""
+
+from s5jax import init as init
+from s5jax import nn as nn
+from s5jax import ops as ops
+from s5jax.nn import S5 as S5
+from s5jax.nn import ResidualBlock as ResidualBlock
+from s5jax.nn import SequenceBackbone as SequenceBackbone
+from s5jax.nn import SequenceClassifier as SequenceClassifier
+from s5jax.nn import SequenceLayer as SequenceLayer
+from s5jax.nn import load as load
+from s5jax.nn import param_labels as param_labels
+from s5jax.nn import save as save

@@ -1,0 +1,12 @@
+"""Initialisers: HiPPO matrices and their diagonal forms, random matrices, time scales."""
+
+from s5jax.init._dplr import block_diagonal_hippo as block_diagonal_hippo
+from s5jax.init._dplr import dplr_hippo as dplr_hippo
+from s5jax.init._dplr import nplr as nplr
+from s5jax.init._hippo import hippo as hippo
+from s5jax.init._hippo import hippo_rank_correction as hippo_rank_correction
+from s5jax.init._s4d import s4d as s4d
+from s5jax.init._s5 import CInit as CInit
+from s5jax.init._s5 import s5_input_matrix as s5_input_matrix
+from s5jax.init._s5 import s5_output_matrix as s5_output_matrix
+from s5jax.init._time_scale import log_uniform_step as log_uniform_step

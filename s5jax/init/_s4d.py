@@ -1,0 +1,93 @@
+"""Diagonal initialisations of S4D."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Complex128, Float64
+
+from s5jax._errors import check_choice
+from s5jax.init._dplr import check_even, nplr
+
+
+def s4d(
+    method: str,
+    N: int,
+    *,
+    real_scale: float = 1.0,
+    imag_scale: float = 1.0,
+    B_init: str = "constant",
+    B_scale: float = 1.0,
+    normalize: bool = False,
+) -> tuple[Complex128[np.ndarray, " M"], Complex128[np.ndarray, " M"]]:
+    r"""Diagonal state matrix and input vector of S4D, one of each conjugate pair.
+
+    .. math:: \Lambda_n = -\rho\, a_n - i\, \omega\, b_n, \qquad n = 0, \dots, N/2 - 1
+
+    where :math:`\rho, \omega` are ``real_scale`` and ``imag_scale``, and :math:`a_n = \tfrac12` but
+    for ``"real"``:
+
+    - ``"legs"``: the eigenvalues of `nplr` for LegS, with its clipped B (``B_init`` is not used);
+    - ``"lin"``: :math:`b_n = \pi n`;
+    - ``"inv"``: :math:`b_n = \frac{N}{\pi} \left( \frac{N}{2n+1} - 1 \right)`;
+    - ``"inv2"``: :math:`b_n = \frac{N}{\pi} \left( \frac{N}{n+1} - 1 \right)`;
+    - ``"quad"``: :math:`b_n = (2n+1)^2 / \pi`;
+    - ``"real"``: :math:`a_n = n + 1`, :math:`b_n = 0` (``real_scale`` is not used).
+
+    Args:
+        method: one of the names above.
+        N: number of states, even.
+        real_scale: factor of the decay rates.
+        imag_scale: factor of the frequencies.
+        B_init: ``"constant"``: 1; ``"alternating"``: :math:`(-1)^n`; ``"unit-cw"`` and
+            ``"unit-ccw"``: :math:`e^{\mp 2 \pi i n / N}`.
+        B_scale: factor of ``B``.
+        normalize: divide ``B`` by :math:`\sqrt{2 \sum_n |B_n / \Lambda_n|^2}`.
+
+    Returns:
+        ``Lambda`` and ``B``, each of shape ``(M,)`` with ``M = N / 2``.
+
+    Raises:
+        ValueError: if a name is unknown, or ``N`` is odd or not positive.
+
+    Example:
+        >>> from s5jax.init import s4d
+        >>> Lambda, B = s4d("lin", 6)
+        >>> print(Lambda.round(2), B)
+        [-0.5-0.j   -0.5-3.14j -0.5-6.28j] [1.+0.j 1.+0.j 1.+0.j]
+
+    References:
+        Gu, Gupta, Goel and Ré, "On the Parameterization and Initialization of Diagonal State Space
+        Models", 2022, https://arxiv.org/abs/2206.11893.
+    """
+    check_choice("s4d", "method", method, ("legs", "real", *_FREQUENCIES))
+    check_choice("s4d", "B_init", B_init, _INPUTS)
+    check_even("s4d", N)
+    n = np.arange(N // 2)
+    a, B = np.full(n.shape, real_scale / 2), _INPUTS[B_init](n, N)
+    if method == "legs":
+        legs, _, B, _ = nplr("legs", N)
+        b = -legs.imag
+    elif method == "real":
+        a, b = n + 1.0, np.zeros(n.shape)
+    else:
+        b = _FREQUENCIES[method](n, N)
+    Lambda = -(a + 1j * imag_scale * b)
+    B = B_scale * B
+    if normalize:
+        B = B / np.sqrt(2 * np.sum(np.abs(B / Lambda) ** 2))
+    return Lambda, B
+
+
+_FREQUENCIES: dict[str, Callable[[np.ndarray, int], Float64[np.ndarray, " M"]]] = {
+    "lin": lambda n, N: np.pi * n,
+    "inv": lambda n, N: N / np.pi * (N / (2 * n + 1) - 1),
+    "inv2": lambda n, N: N / np.pi * (N / (n + 1) - 1),
+    "quad": lambda n, N: (2 * n + 1) ** 2 / np.pi,
+}
+
+_INPUTS: dict[str, Callable[[np.ndarray, int], Complex128[np.ndarray, " M"]]] = {
+    "constant": lambda n, N: np.ones(n.shape, complex),
+    "alternating": lambda n, N: (-1.0 + 0j) ** n,
+    "unit-cw": lambda n, N: np.exp(-2j * np.pi * n / N),
+    "unit-ccw": lambda n, N: np.exp(2j * np.pi * n / N),
+}

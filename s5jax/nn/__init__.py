@@ -1,0 +1,11 @@
+"""Flax NNX modules: layers, the residual block, whole models."""
+
+from s5jax.nn._base import SequenceLayer as SequenceLayer
+from s5jax.nn._block import ResidualBlock as ResidualBlock
+from s5jax.nn._diagonal import DiagonalLayer as DiagonalLayer
+from s5jax.nn._io import load as load
+from s5jax.nn._io import save as save
+from s5jax.nn._labels import param_labels as param_labels
+from s5jax.nn._model import SequenceBackbone as SequenceBackbone
+from s5jax.nn._model import SequenceClassifier as SequenceClassifier
+from s5jax.nn._s5 import S5 as S5

@@ -1,0 +1,341 @@
+"""The contract that every sequence layer keeps, and the code that keeps it for them."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+
+from s5jax.nn._masks import poisoned_steps, select, valid_steps
+from s5jax.ops import StateSpace
+
+
+class Edits(NamedTuple):
+    """What may differ from step to step, with time on axis -1; None where it does not."""
+
+    dt: Array | None = None
+    resets: Array | None = None
+    valid: Array | None = None
+
+
+class SequenceLayer(nnx.Module):
+    r"""Base class of all layers: a causal map of sequences with a state, or two of them.
+
+    A family supplies four methods, and this class makes the whole contract of them:
+
+    =====================================  ====================================================
+    ``coefficients(dt, backward=False)``   what one step needs, discretised once outside any loop
+    ``init_state(batch_shape)``            the state before the first step, a pytree of arrays
+    ``advance(coefficients, state, u)``    the definition: one step, ``(y, state)``
+    ``parallel(coefficients, state, u)``   the same for a plain sequence, as fast as possible
+    =====================================  ====================================================
+
+    ``lengths``, ``resets`` and a ``dt`` per step are *edits* of single steps. The base class applies
+    them in `generic_scan`, one step after the other: exact for every family, and slower than
+    ``parallel``. A family that can do better overrides `edited`, as the diagonal layers do.
+
+    A bidirectional layer adds a second map that runs backward in time, with the coefficients of
+    ``backward=True``. It has no state to hand on, so it neither steps nor streams.
+
+    Time is axis -2 and features are axis -1; any leading axes are batch axes.
+    """
+
+    continuous_time: ClassVar[bool] = False
+    """Whether the layer has a step length, and hence takes ``dt``."""
+
+    mixes_features: ClassVar[bool] = False
+    """Whether an output feature depends on other input features; the kernel is then a matrix."""
+
+    d_model: int
+    bidirectional: bool = False
+
+    def coefficients(self, dt: Array | float | None = None, *, backward: bool = False) -> PyTree:
+        """Parameters of one step; a ``dt`` of shape ``(*batch,)`` puts those axes in front."""
+        raise NotImplementedError(f"{type(self).__name__} must define `coefficients`.")
+
+    def init_state(self, batch_shape: Sequence[int] = ()) -> PyTree[Array]:
+        """The state before the first step, for a batch of the given shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define `init_state`.")
+
+    def advance(
+        self, coefficients: PyTree, state: PyTree[Array], u: Inexact[Array, "*batch H"]
+    ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
+        """One step: the output and the next state."""
+        raise NotImplementedError(f"{type(self).__name__} must define `advance`.")
+
+    def parallel(
+        self, coefficients: PyTree, state: PyTree[Array], u: Inexact[Array, "*batch L H"]
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """All steps of a plain sequence: the outputs and the last state."""
+        raise NotImplementedError(f"{type(self).__name__} must define `parallel`.")
+
+    def __call__(
+        self,
+        u: Inexact[Array, "*batch L H"],
+        *,
+        state: PyTree[Array] | None = None,
+        lengths: Int[Array, "*batch"] | None = None,
+        resets: Bool[Array, "*batch L"] | None = None,
+        dt: Float[Array, "*batch L"] | float | None = None,
+        return_state: bool = False,
+    ) -> Inexact[Array, "*batch L H"] | tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """Maps a batch of sequences.
+
+        Args:
+            u: inputs, ``(*batch, L, H)``, any ``L >= 1``.
+            state: state before the first step, from `init_state` or an earlier call; zero if omitted.
+            lengths: ``(*batch,)``, the true lengths of right-padded sequences. Padded inputs may hold
+                anything, NaN included; padded outputs are zero, and the state that is returned is the
+                one after ``lengths`` steps.
+            resets: ``(*batch, L)``, True at the first step of a new segment. Nothing crosses a reset,
+                in either direction.
+            dt: length of the interval that a step stands for, relative to the layer's own, either
+                one number (another sampling rate) or one per step (irregular sampling).
+                Continuous-time layers only.
+            return_state: also return the state after the last step.
+
+        Returns:
+            Outputs, ``(*batch, L, H)``; with ``return_state`` the pair of them and the state.
+
+        Raises:
+            ValueError: if shapes or values break these rules, if ``dt`` is given to a discrete-time
+                layer, or if a bidirectional layer is asked for a state.
+        """
+        state, edits, scalar_dt = self._check(u, state, lengths, resets, dt, return_state)
+        poisoned = None
+        if edits.valid is not None:
+            u = select(edits.valid, u, 0)
+        if edits.resets is not None:
+            u, state, edits, poisoned = self._contain_nonfinite(u, state, edits)
+        if (
+            edits.resets is not None
+            or edits.dt is not None
+            or (lengths is not None and return_state)
+        ):
+            y, state = self.edited(state, u, scalar_dt, edits)
+        elif self.bidirectional:
+            y = self.two_sided(u, scalar_dt)
+        else:
+            y, state = self.parallel(self.coefficients(scalar_dt), state, u)
+        if poisoned is not None:
+            y = select(poisoned, jnp.full_like(y, jnp.nan), y)
+            state = jax.tree.map(
+                lambda x: select(poisoned[..., -1], jnp.full_like(x, jnp.nan), x), state
+            )
+        if edits.valid is not None:
+            y = select(edits.valid, y, 0)
+        return (y, state) if return_state else y
+
+    def step(
+        self,
+        u: Inexact[Array, "*batch H"],
+        state: PyTree[Array],
+        dt: Float[Array, "*batch"] | float | None = None,
+    ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
+        """One time step: what `__call__` does for a sequence of length one, without its overhead.
+
+        Args:
+            u: input, ``(*batch, H)``.
+            state: from `init_state` or an earlier call.
+            dt: relative length of this step, one number or one per sequence.
+
+        Returns:
+            The output, ``(*batch, H)``, and the next state.
+
+        Raises:
+            ValueError: if the layer is bidirectional, the shape is wrong, or ``dt`` does not apply.
+        """
+        self._needs_causal("step")
+        if u.ndim < 1 or u.shape[-1] != self.d_model:
+            raise ValueError(
+                f"{type(self).__name__}.step: `u` must have shape (*batch, {self.d_model}); got {u.shape}."
+            )
+        return self.advance(self.coefficients(self._check_dt(dt, u.shape[:-1])), state, u)
+
+    def kernel(self, L: int) -> Array | tuple[Array, Array]:
+        """Impulse response of the layer at lags ``0, ..., L - 1``, the skip term at lag 0 included.
+
+        Args:
+            L: number of lags.
+
+        Returns:
+            ``(L, H)``, or ``(L, H, H)`` with ``y[t] = sum_j K[j] @ u[t - j]`` for layers that mix
+            features; a pair, forward and backward in time, if the layer is bidirectional.
+        """
+        if L < 1:
+            raise ValueError(f"{type(self).__name__}.kernel: `L` must be at least 1; got {L}.")
+        forward = self._impulse_response(self.coefficients(), L)
+        if not self.bidirectional:
+            return forward
+        return forward, self._impulse_response(self.coefficients(backward=True), L)
+
+    def to_ssm(self) -> StateSpace:
+        """The layer as an explicit discrete state space, where one exists exactly.
+
+        Raises:
+            ValueError: if the layer has none.
+        """
+        raise ValueError(
+            f"{type(self).__name__}.to_ssm: this layer is not a finite state space of fixed matrices."
+        )
+
+    def edited(
+        self,
+        state: PyTree[Array],
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """A sequence with edits of single steps: by `generic_scan` unless a family knows better."""
+        y, last = self.generic_scan(state, u, scalar_dt, edits)
+        if not self.bidirectional:
+            return y, last
+        start = self.init_state(u.shape[:-2])
+        return y + self.generic_scan(start, u, scalar_dt, edits, backward=True)[0], last
+
+    def two_sided(
+        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
+    ) -> Inexact[Array, "*batch L H"]:
+        """A plain sequence through both maps of a bidirectional layer."""
+        start = self.init_state(u.shape[:-2])
+        forward, _ = self.parallel(self.coefficients(dt), start, u)
+        reverse, _ = self.parallel(self.coefficients(dt, backward=True), start, jnp.flip(u, -2))
+        return forward + jnp.flip(reverse, -2)
+
+    def generic_scan(
+        self,
+        state: PyTree[Array],
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+        *,
+        backward: bool = False,
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """Runs `advance` over time: exact for every family and every edit, one step at a time.
+
+        A reset *selects* the initial state, and padding *selects* the old one; a product with zero
+        would let a NaN through.
+        """
+        fixed = None if edits.dt is not None else self.coefficients(scalar_dt, backward=backward)
+        start = self.init_state(u.shape[:-2])
+        resets = edits.resets
+        if backward and resets is not None:
+            resets = jnp.concatenate([resets[..., 1:], jnp.zeros_like(resets[..., :1])], -1)
+        per_step = Edits(
+            *(None if e is None else jnp.moveaxis(e, -1, 0) for e in edits._replace(resets=resets))
+        )
+
+        def body(state: PyTree, inputs: tuple[Array, Edits]) -> tuple[PyTree, Array]:
+            u_t, edit = inputs
+            coefficients = fixed
+            if coefficients is None:
+                coefficients = self.coefficients(edit.dt, backward=backward)
+            if edit.resets is not None:
+                state = _select_state(edit.resets, start, state)
+            y, new_state = self.advance(coefficients, state, u_t)
+            if edit.valid is not None:
+                new_state = _select_state(edit.valid, new_state, state)
+            return new_state, y
+
+        last, y = jax.lax.scan(body, state, (jnp.moveaxis(u, -2, 0), per_step), reverse=backward)
+        return jnp.moveaxis(y, 0, -2), last
+
+    def _impulse_response(self, coefficients: PyTree, L: int) -> Array:
+        def response(u_0: Array) -> Array:
+            u = jnp.zeros((L, self.d_model), u_0.dtype).at[0].set(u_0)
+            return self.parallel(coefficients, self.init_state(), u)[0]
+
+        if not self.mixes_features:
+            return response(jnp.ones(self.d_model))
+        return jnp.moveaxis(jax.lax.map(response, jnp.eye(self.d_model)), 0, -1)
+
+    def _needs_causal(self, what: str) -> None:
+        if self.bidirectional:
+            raise ValueError(
+                f"{type(self).__name__}: `{what}` needs a causal layer, and this one is bidirectional, so "
+                "its outputs depend on inputs to come. Build it with `bidirectional=False`, or call it "
+                "on whole sequences."
+            )
+
+    def _check(
+        self, u: Array, state: Any, lengths: Any, resets: Any, dt: Any, return_state: bool
+    ) -> tuple[PyTree, Edits, Array | float | None]:
+        name = type(self).__name__
+        if u.ndim < 2 or u.shape[-1] != self.d_model or u.shape[-2] < 1:
+            raise ValueError(
+                f"{name}: `u` must have shape (*batch, L, {self.d_model}) with L >= 1; got {u.shape}."
+            )
+        if state is not None or return_state:
+            self._needs_causal("state")
+        start = self.init_state(u.shape[:-2])
+        state = start if state is None else _check_state(name, state, start)
+        valid = valid_steps(name, lengths, u.shape)
+        if resets is not None:
+            resets = jnp.asarray(resets)
+            if resets.shape != u.shape[:-1] or resets.dtype != bool:
+                raise ValueError(
+                    f"{name}: `resets` must be boolean with shape {u.shape[:-1]}; "
+                    f"got {resets.dtype} with shape {resets.shape}."
+                )
+            resets = resets if valid is None else resets & valid
+        dt = self._check_dt(dt, u.shape[:-1])
+        if dt is None or dt.ndim == 0:
+            return state, Edits(None, resets, valid), dt
+        return state, Edits(dt if valid is None else jnp.where(valid, dt, 0), resets, valid), None
+
+    def _check_dt(self, dt: Any, shape: tuple[int, ...]) -> Array | None:
+        name = type(self).__name__
+        if dt is None:
+            return None
+        if not self.continuous_time:
+            raise ValueError(
+                f"{name}: `dt` needs a continuous-time layer, and {name} has no step length. Use S4, S4D "
+                "or S5, or append the time gaps to the inputs."
+            )
+        dt = jnp.asarray(dt)
+        if dt.shape not in ((), shape):
+            raise ValueError(
+                f"{name}: `dt` must be one number or have shape {shape}; got {dt.shape}."
+            )
+        if dt.ndim == 0 and not isinstance(dt, jax.core.Tracer) and not dt > 0:
+            raise ValueError(f"{name}: `dt` must be positive; got {dt}.")
+        return dt
+
+    def _contain_nonfinite(
+        self, u: Array, state: PyTree, edits: Edits
+    ) -> tuple[Array, PyTree, Edits, Array]:
+        """Replaces non-finite inputs by zero and says which outputs they must poison.
+
+        Masks alone would keep the values of other segments clean, but 0 * NaN would still reach the
+        gradients of the parameters.
+        """
+        bad = ~jnp.isfinite(u).all(-1)
+        if edits.dt is not None:
+            bad |= ~jnp.isfinite(edits.dt)
+            edits = edits._replace(dt=jnp.where(jnp.isfinite(edits.dt), edits.dt, 0))
+        for leaf in jax.tree.leaves(state):
+            finite = jnp.isfinite(leaf).reshape(*bad.shape[:-1], -1).all(-1)
+            bad = bad.at[..., 0].set(bad[..., 0] | (~finite & ~edits.resets[..., 0]))
+        u = jnp.where(jnp.isfinite(u), u, 0)
+        state = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), state)
+        return u, state, edits, poisoned_steps(bad, edits.resets, both_sides=self.bidirectional)
+
+
+def _select_state(mask: Array, on_true: PyTree[Array], on_false: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda x, y: select(mask, x, y), on_true, on_false)
+
+
+def _check_state(name: str, state: PyTree, expected: PyTree) -> PyTree:
+    def describe(tree: PyTree) -> PyTree:
+        return jax.tree.map(jnp.shape, tree)
+
+    if jax.tree.structure(state) != jax.tree.structure(expected) or describe(state) != describe(
+        expected
+    ):
+        raise ValueError(
+            f"{name}: `state` must have the structure and shapes of `init_state(batch_shape)`, "
+            f"{describe(expected)}; got {describe(state)}."
+        )
+    return state

@@ -1,0 +1,162 @@
+"""The residual block around a layer."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+
+from s5jax._errors import check_choice
+from s5jax.nn._base import SequenceLayer
+from s5jax.nn._masks import select, valid_steps
+from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
+
+Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu"]
+
+
+class ResidualBlock(nnx.Module):
+    r"""Norm, layer, activation and skip connection.
+
+    .. math::
+        y = u + \operatorname{act}(\operatorname{layer}(\operatorname{norm}(u))) \quad\text{(prenorm)},
+        \qquad y = \operatorname{norm}(u + \operatorname{act}(\operatorname{layer}(u)))
+        \quad\text{(postnorm)}
+
+    The activations, with x the output of the layer, g = drop(gelu(x)) and W dense maps with bias:
+
+    ================  ==============================================  ======================
+    ``"full_glu"``    drop(W1 g ⊙ σ(W2 g))                            S5, gelu by tanh
+    ``"half_glu1"``   drop(g ⊙ σ(W2 g))                               S5, gelu by tanh
+    ``"half_glu2"``   drop(x ⊙ σ(W2 g))                               S5, gelu by tanh
+    ``"gelu"``        g                                               S5, gelu by tanh
+    ``"glu"``         drop(a ⊙ σ(b)), (a, b) the halves of W g        S4, exact gelu
+    ================  ==============================================  ======================
+
+    Args:
+        layer: the sequence layer, of ``d_model`` features.
+        norm: ``"batch"`` (statistics over batch and time, padding left out) or ``"layer"``.
+        prenorm: normalise the layer's input instead of the sum.
+        norm_momentum: of the running statistics, in Flax's sense: PyTorch's ``momentum=m`` is ``1 - m``
+            here. S5 uses 0.95, and 0.9 for Pathfinder and Path-X; S4 uses 0.9.
+        norm_epsilon: PyTorch uses 1e-5 in both norms; Flax uses 1e-5 in batch and 1e-6 in layer norm,
+            and so did S5.
+        activation: one of the names above.
+        dropout: rate; active in training mode (``model.train()``) only.
+        tie_dropout: drop the same features at all times.
+        dtype: of computations, as in the layer.
+        param_dtype: of the parameters.
+        rngs: source of the key ``params``.
+
+    Raises:
+        ValueError: for an unknown option or a rate outside [0, 1).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from s5jax import S5, ResidualBlock
+        >>> rngs = nnx.Rngs(0)
+        >>> block = ResidualBlock(S5(4, 8, rngs=rngs), norm="layer", rngs=rngs)
+        >>> block(jnp.ones((2, 10, 4))).shape
+        (2, 10, 4)
+
+    References:
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
+        https://arxiv.org/abs/2208.04933; Gu, Goel and Ré, "Efficiently Modeling Long Sequences with
+        Structured State Spaces", 2022, https://arxiv.org/abs/2111.00396.
+    """
+
+    def __init__(
+        self,
+        layer: SequenceLayer,
+        *,
+        norm: Norm = "batch",
+        prenorm: bool = True,
+        norm_momentum: float = 0.9,
+        norm_epsilon: float = 1e-5,
+        activation: Activation = "half_glu1",
+        dropout: float = 0.0,
+        tie_dropout: bool = True,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_choice("ResidualBlock", "activation", activation, get_args(Activation))
+        if not 0 <= dropout < 1:
+            raise ValueError(f"ResidualBlock: `dropout` must lie in [0, 1); got {dropout}.")
+        H = layer.d_model
+        self.layer, self.prenorm, self.activation = layer, prenorm, activation
+        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        self.norm = make_norm(norm, H, norm_momentum, norm_epsilon, rngs=rngs, **dtypes)
+        self.out1 = nnx.Linear(H, H, rngs=rngs, **dtypes) if activation == "full_glu" else None
+        gate = {"gelu": 0, "glu": 2 * H}.get(activation, H)
+        self.out2 = nnx.Linear(H, gate, rngs=rngs, **dtypes) if gate else None
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,) if tie_dropout else ())
+
+    def __call__(
+        self,
+        u: Inexact[Array, "*batch L H"],
+        *,
+        state: PyTree[Array] | None = None,
+        lengths: Int[Array, "*batch"] | None = None,
+        resets: Bool[Array, "*batch L"] | None = None,
+        dt: Float[Array, "*batch L"] | float | None = None,
+        return_state: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Inexact[Array, "*batch L H"] | tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """Maps a batch of sequences; the arguments are those of a layer.
+
+        ``rngs`` supplies the key ``dropout`` in training mode with a positive rate. With a state the
+        block must be in evaluation mode (``model.eval()``) if its norm is a batch norm.
+        """
+        if state is not None or return_state:
+            check_stepwise(self.norm)
+        valid = valid_steps("ResidualBlock", lengths, u.shape)
+        u = u if valid is None else select(valid, u, 0)
+        x = normalise(self.norm, u, valid) if self.prenorm else u
+        x = self.layer(
+            x, state=state, lengths=lengths, resets=resets, dt=dt, return_state=return_state
+        )
+        x, state = x if return_state else (x, None)
+        y = u + self._activate(x, rngs)
+        y = y if self.prenorm else normalise(self.norm, y, valid)
+        y = y if valid is None else select(valid, y, 0)
+        return (y, state) if return_state else y
+
+    def step(
+        self,
+        u: Inexact[Array, "*batch H"],
+        state: PyTree[Array],
+        dt: Float[Array, "*batch"] | float | None = None,
+    ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
+        """One time step, in evaluation mode; as in the layer."""
+        check_stepwise(self.norm)
+        x, state = self.layer.step(normalise(self.norm, u) if self.prenorm else u, state, dt)
+        y = u + self._activate(x, None)
+        return y if self.prenorm else normalise(self.norm, y), state
+
+    def init_state(self, batch_shape: Sequence[int] = ()) -> PyTree[Array]:
+        """The layer's state before the first step."""
+        return self.layer.init_state(batch_shape)
+
+    def _activate(self, x: Array, rngs: nnx.Rngs | None) -> Array:
+        def drop(x: Array) -> Array:
+            if rngs is None and self.dropout.rate > 0 and not self.dropout.deterministic:
+                raise ValueError(
+                    "ResidualBlock: in training mode with `dropout` > 0 a call needs `rngs`, for example "
+                    "model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call model.eval() first."
+                )
+            return self.dropout(x, rngs=rngs)
+
+        g = drop(nnx.gelu(x, approximate=self.activation != "glu"))
+        if self.out2 is None:
+            return g
+        gate = self.out2(g)
+        if self.activation == "glu":
+            return drop(nnx.glu(gate))
+        if self.out1 is not None:
+            value = self.out1(g)
+        else:
+            value = g if self.activation == "half_glu1" else x
+        return drop(value * nnx.sigmoid(gate))

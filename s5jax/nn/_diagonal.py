@@ -1,0 +1,82 @@
+"""Layers whose state matrix is diagonal: every edit of a step fits into one linear scan."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+from s5jax.nn._base import Edits, SequenceLayer
+from s5jax.ops import Backend, linear_scan
+
+
+class DiagonalLayer(SequenceLayer):
+    r"""Base class of layers that solve :math:`x_k = \bar\Lambda_k x_{k-1} + b_k` element by element.
+
+    A family supplies ``coefficients``, with a field ``Lambda_bar``, and the two maps around the
+    recurrence; both take coefficients with or without leading axes. Resets, padding and a ``dt`` per
+    step are then other coefficients of the same scan, in both directions.
+
+    ==================================  =============================================
+    ``drive(coefficients, u)``          inputs to the recurrence, :math:`b_k`
+    ``readout(coefficients, x, u)``     outputs from states and inputs, :math:`y_k`
+    ==================================  =============================================
+    """
+
+    backend: Backend
+
+    def drive(self, coefficients: Any, u: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch P"]:
+        """What a step adds to the state."""
+        raise NotImplementedError(f"{type(self).__name__} must define `drive`.")
+
+    def readout(
+        self, coefficients: Any, x: Inexact[Array, "*batch P"], u: Inexact[Array, "*batch H"]
+    ) -> Inexact[Array, "*batch H"]:
+        """What a step puts out."""
+        raise NotImplementedError(f"{type(self).__name__} must define `readout`.")
+
+    def advance(self, coefficients: Any, state: Array, u: Array) -> tuple[Array, Array]:
+        """One step of the recurrence."""
+        x = coefficients.Lambda_bar * state + self.drive(coefficients, u)
+        return self.readout(coefficients, x, u), x
+
+    def parallel(self, coefficients: Any, state: Array, u: Array) -> tuple[Array, Array]:
+        """One scan over a plain sequence."""
+        b = self.drive(coefficients, u)
+        x = linear_scan(coefficients.Lambda_bar, b, state, backend=self.backend)
+        return self.readout(coefficients, x, u), x[..., -1, :]
+
+    def two_sided(self, u: Array, dt: Array | float | None) -> Array:
+        """A plain sequence in both directions, which share the drive."""
+        return self.edited(self.init_state(u.shape[:-2]), u, dt, Edits())[0]
+
+    def edited(
+        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """Scans with the edited coefficients instead of stepping."""
+        dt = scalar_dt if edits.dt is None else edits.dt
+        coefficients = self.coefficients(dt)
+        b = self.drive(coefficients, u)
+        x = linear_scan(
+            coefficients.Lambda_bar, b, state, resets=edits.resets, backend=self.backend
+        )
+        y = self.readout(coefficients, x, u)
+        if self.bidirectional:
+            coefficients = self.coefficients(dt, backward=True)
+            reverse = linear_scan(
+                coefficients.Lambda_bar,
+                b,
+                resets=edits.resets,
+                reverse=True,
+                backend=self.backend,
+            )
+            y = y + self.readout(coefficients, reverse, u)
+        return y, _state_after(x, state, edits.valid)
+
+
+def _state_after(x: Array, state: Array, valid: Array | None) -> Array:
+    """The last state, or the one after each sequence's own length."""
+    if valid is None:
+        return x[..., -1, :]
+    length = valid.sum(-1)[..., None]
+    last = jnp.take_along_axis(x, jnp.maximum(length - 1, 0)[..., None], axis=-2)[..., 0, :]
+    return jnp.where(length > 0, last, state)

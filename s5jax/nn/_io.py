@@ -1,0 +1,169 @@
+"""Layers and models on disk: constructor arguments as JSON, arrays as safetensors."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from s5jax._errors import check_choice
+
+_CONFIG, _ARRAYS = "model.json", "parameters.safetensors"
+
+
+def save(model: nnx.Module, folder: str | Path) -> None:
+    """Writes a layer or model of this library to a folder.
+
+    ``model.json`` holds its class and constructor arguments, ``parameters.safetensors`` its parameters
+    and running statistics. Neither can execute anything when read.
+
+    Args:
+        model: a layer, `SequenceBackbone` or `SequenceClassifier`.
+        folder: made if it does not exist; files of an earlier `save` are replaced.
+
+    Raises:
+        ValueError: if the class is not one that `load` can build.
+
+    Example:
+        >>> import tempfile
+        >>> from flax import nnx
+        >>> from s5jax import S5, load, save
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(S5(d_model=4, d_state=8, rngs=nnx.Rngs(0)), folder)
+        ...     print(load(folder).d_state)
+        8
+    """
+    check_choice("save", "model", type(model).__name__, _classes())
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "s5jax": version("s5jax"),
+        "class": type(model).__name__,
+        "arguments": {name: _encode(getattr(model, name)) for name in _arguments(type(model))},
+    }
+    arrays = {name: np.asarray(v[...]) for name, v in _variables(nnx.state(model)).items()}
+    save_file(arrays, folder / _ARRAYS)
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load(folder: str | Path) -> Any:
+    """Reads back what `save` wrote, in evaluation mode.
+
+    Args:
+        folder: the folder given to `save`.
+
+    Returns:
+        The layer or model; call ``.train()`` on it to train it further.
+
+    Raises:
+        FileNotFoundError: if the folder does not hold the two files.
+        ValueError: if a file is damaged, or names or shapes do not fit the class.
+
+    Example:
+        See `save`.
+    """
+    folder = Path(folder)
+    for name in (_CONFIG, _ARRAYS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"load: {folder / name} does not exist; `folder` must be one that s5jax.save wrote, "
+                "such as the folder `model` of a finished run."
+            )
+    try:
+        config = json.loads((folder / _CONFIG).read_text())
+        name, arguments = config["class"], config["arguments"]
+        arrays = load_file(folder / _ARRAYS)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"load: {folder} is damaged ({error}); save the model again.") from error
+    classes = _classes()
+    check_choice("load", "class", name, classes)
+    model = _build(classes[name], arguments, folder)
+    graphdef, state = nnx.split(model)
+    _fill(state, arrays, folder)
+    model = nnx.merge(graphdef, state)
+    model.eval()
+    return model
+
+
+def _classes() -> dict[str, type[nnx.Module]]:
+    from s5jax import nn
+
+    kinds = (nn.SequenceLayer, nn.SequenceBackbone)
+    return {
+        name: value
+        for name, value in vars(nn).items()
+        if inspect.isclass(value) and issubclass(value, kinds) and "rngs" in _signature(value)
+    }
+
+
+def _signature(cls: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls.__init__).parameters
+
+
+def _arguments(cls: type) -> list[str]:
+    """Names of the constructor's arguments, each of which the object keeps as an attribute."""
+    own = [p for p in _signature(cls).values() if p.name not in ("self", "rngs")]
+    names = [p.name for p in own if p.kind is not p.VAR_KEYWORD]
+    if len(names) < len(own):
+        names += [name for name in _arguments(cls.__mro__[1]) if name not in names]
+    return names
+
+
+def _encode(value: Any) -> Any:
+    if inspect.isclass(value) and issubclass(value, nnx.Module):
+        check_choice("save", "layer", value.__name__, _classes())
+        return {"class": value.__name__}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    return {"dtype": jnp.dtype(value).name}
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if isinstance(value, dict) and "class" in value:
+        classes = _classes()
+        check_choice("load", "class", value["class"], classes)
+        return classes[value["class"]]
+    return jnp.dtype(value["dtype"]) if isinstance(value, dict) else value
+
+
+def _build(cls: type[nnx.Module], arguments: Any, folder: Path) -> nnx.Module:
+    try:
+        decoded = {name: _decode(value) for name, value in arguments.items()}
+        return nnx.eval_shape(lambda: cls(**decoded, rngs=nnx.Rngs(0)))
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"load: {folder / _CONFIG} does not describe a {cls.__name__} of this version of s5jax: {error}"
+        ) from error
+
+
+def _variables(state: nnx.State) -> dict[str, nnx.Variable]:
+    return {".".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+
+
+def _fill(state: nnx.State, arrays: Mapping[str, np.ndarray], folder: Path) -> None:
+    variables = _variables(state)
+    if variables.keys() != arrays.keys():
+        missing, extra = sorted(variables.keys() - arrays), sorted(arrays.keys() - variables)
+        raise ValueError(
+            f"load: {folder / _ARRAYS} does not fit the model: missing {missing}, unexpected {extra}."
+        )
+    for name, variable in variables.items():
+        expected = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+        if arrays[name].shape != expected.shape or arrays[name].dtype != expected.dtype:
+            raise ValueError(
+                f"load: {name} in {folder / _ARRAYS} must be {expected.dtype} of shape {expected.shape}; "
+                f"got {arrays[name].dtype} of shape {arrays[name].shape}."
+            )
+        variable.set_value(jnp.asarray(arrays[name]))

@@ -1,0 +1,305 @@
+"""Whole models: an encoder, residual blocks and a head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+
+from s5jax._errors import check_choice, check_positive
+from s5jax.nn._base import SequenceLayer
+from s5jax.nn._block import Activation, ResidualBlock
+from s5jax.nn._masks import select, valid_steps
+from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
+
+Encoder = Literal["linear", "embedding"]
+Pooling = Literal["mean", "last"]
+
+
+class SequenceBackbone(nnx.Module):
+    r"""An encoder and residual blocks: sequences in, sequences of features out.
+
+    .. math:: x_0 = \operatorname{encoder}(u), \quad x_i = \operatorname{block}_i(x_{i-1}), \quad
+        y = x_{n} \ \text{or}\ \operatorname{norm}(x_n)
+
+    It keeps the contract of a single layer: the same ``state``, ``lengths``, ``resets``, ``dt``, `step`.
+
+    Args:
+        layer: class of the layers, for example `S5`.
+        d_input: number of input features, or of tokens with ``encoder="embedding"``.
+        d_model: number of features H of the blocks.
+        n_layers: number of blocks.
+        layer_options: further arguments of ``layer``.
+        encoder: ``"linear"`` for real inputs ``(*batch, L, d_input)``, ``"embedding"`` for integer ones
+            ``(*batch, L)``.
+        final_norm: a norm after the last block, as S4's models with ``prenorm`` have; S5's do not.
+        norm: as the following, an argument of `ResidualBlock`.
+        prenorm: see `ResidualBlock`.
+        norm_momentum: see `ResidualBlock`.
+        norm_epsilon: see `ResidualBlock`.
+        activation: see `ResidualBlock`.
+        dropout: see `ResidualBlock`.
+        tie_dropout: see `ResidualBlock`.
+        dtype: dtype of computations, of the layers too; by default that of inputs and parameters together.
+        param_dtype: dtype of the parameters.
+        rngs: source of the key ``params``.
+
+    Raises:
+        ValueError: for sizes that are not positive or an unknown option.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from s5jax import S5, SequenceBackbone
+        >>> model = SequenceBackbone(
+        ...     S5, d_input=3, d_model=4, n_layers=2, layer_options={"d_state": 8}, rngs=nnx.Rngs(0)
+        ... )
+        >>> model(jnp.ones((2, 10, 3))).shape
+        (2, 10, 4)
+    """
+
+    def __init__(
+        self,
+        layer: type[SequenceLayer],
+        *,
+        d_input: int,
+        d_model: int,
+        n_layers: int,
+        layer_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+        encoder: Encoder = "linear",
+        final_norm: bool = False,
+        norm: Norm = "batch",
+        prenorm: bool = True,
+        norm_momentum: float = 0.9,
+        norm_epsilon: float = 1e-5,
+        activation: Activation = "half_glu1",
+        dropout: float = 0.0,
+        tie_dropout: bool = True,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        name = type(self).__name__
+        check_positive(name, d_input=d_input, d_model=d_model, n_layers=n_layers)
+        check_choice(name, "encoder", encoder, get_args(Encoder))
+        self.d_input, self.d_model, self.n_layers = d_input, d_model, n_layers
+        self.layer, self.layer_options = layer, tuple(dict(layer_options).items())
+        self.encoder, self.final_norm = encoder, final_norm
+        self.norm, self.prenorm = norm, prenorm
+        self.norm_momentum, self.norm_epsilon = norm_momentum, norm_epsilon
+        self.activation, self.dropout, self.tie_dropout = activation, dropout, tie_dropout
+        self.dtype, self.param_dtype = dtype, param_dtype
+
+        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        encode = nnx.Linear if encoder == "linear" else nnx.Embed
+        self.encode = encode(d_input, d_model, rngs=rngs, **dtypes)
+        self.blocks = nnx.List(
+            ResidualBlock(
+                layer(d_model=d_model, rngs=rngs, **dtypes, **dict(layer_options)),
+                norm=norm,
+                prenorm=prenorm,
+                norm_momentum=norm_momentum,
+                norm_epsilon=norm_epsilon,
+                activation=activation,
+                dropout=dropout,
+                tie_dropout=tie_dropout,
+                rngs=rngs,
+                **dtypes,
+            )
+            for _ in range(n_layers)
+        )
+        norm_options = (norm, d_model, norm_momentum, norm_epsilon)
+        self.last_norm = make_norm(*norm_options, rngs=rngs, **dtypes) if final_norm else None
+
+    def __call__(
+        self,
+        u: Inexact[Array, "*batch L d_input"] | Int[Array, "*batch L"],
+        *,
+        state: PyTree[Array] | None = None,
+        lengths: Int[Array, "*batch"] | None = None,
+        resets: Bool[Array, "*batch L"] | None = None,
+        dt: Float[Array, "*batch L"] | float | None = None,
+        return_state: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Any:
+        """Maps a batch of sequences; the arguments are those of a layer.
+
+        ``rngs`` supplies the key ``dropout`` in training mode with a positive rate. States need
+        evaluation mode (``model.eval()``) if the norm is a batch norm.
+        """
+        valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
+        x = self.encode(u if valid is None else select(valid, u, 0))
+        states = []
+        for i, block in enumerate(self.blocks):
+            x = block(
+                x,
+                state=None if state is None else state[i],
+                lengths=lengths,
+                resets=resets,
+                dt=dt,
+                return_state=return_state,
+                rngs=rngs,
+            )
+            x, new_state = x if return_state else (x, None)
+            states.append(new_state)
+        if self.last_norm is not None:
+            x = normalise(self.last_norm, x, valid)
+            x = x if valid is None else select(valid, x, 0)
+        return (x, tuple(states)) if return_state else x
+
+    def step(
+        self,
+        u: Inexact[Array, "*batch d_input"] | Int[Array, "*batch"],
+        state: PyTree[Array],
+        dt: Float[Array, "*batch"] | float | None = None,
+    ) -> tuple[Any, PyTree[Array]]:
+        """One time step, in evaluation mode; as in a layer."""
+        self._check_input(u, 1)
+        x = self.encode(u)
+        states = []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            x, new_state = block.step(x, block_state, dt)
+            states.append(new_state)
+        if self.last_norm is not None:
+            check_stepwise(self.last_norm)
+            x = normalise(self.last_norm, x)
+        return x, tuple(states)
+
+    def init_state(self, batch_shape: Sequence[int] = ()) -> PyTree[Array]:
+        """The states of all blocks before the first step."""
+        return tuple(block.init_state(batch_shape) for block in self.blocks)
+
+    def _check_input(self, u: Array, n_axes: int) -> tuple[int, ...]:
+        """Returns the shape of the features that ``u`` stands for: one token is one of them."""
+        tokens = self.encoder == "embedding"
+        shape = (*u.shape, self.d_input) if tokens else u.shape
+        kind = jnp.integer if tokens else jnp.floating
+        fits = len(shape) >= n_axes and shape[-1] == self.d_input and shape[-n_axes] >= 1
+        if not fits or not jnp.issubdtype(u.dtype, kind):
+            axes = ["*batch", "L"][:n_axes] + ([] if tokens else [str(self.d_input)])
+            raise ValueError(
+                f"{type(self).__name__}: `u` must be {kind.__name__} of shape ({', '.join(axes)}); "
+                f"got {u.dtype} with shape {u.shape}."
+            )
+        return shape
+
+
+class ClassifierState(NamedTuple):
+    """State of a `SequenceClassifier`: of its blocks, and what the pooling has seen."""
+
+    blocks: PyTree[Array]
+    pooled: Float[Array, "*batch H"]
+    count: Int[Array, "*batch"]
+
+
+class SequenceClassifier(SequenceBackbone):
+    r"""Sequences in, logits out.
+
+    .. math:: \text{logits} = W \operatorname{pool}(\operatorname{backbone}(u)) + b
+
+    Streaming gives the logits of the sequence so far: the state of the mean is a sum and a count.
+
+    Args:
+        layer: class of the layers, for example `S5`.
+        d_output: number of classes.
+        pooling: ``"mean"`` over time, or ``"last"`` step; both leave padding out.
+        rngs: source of the key ``params``.
+        **backbone: the other arguments of `SequenceBackbone`.
+
+    Raises:
+        ValueError: for sizes that are not positive or an unknown option.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from s5jax import S5, SequenceClassifier
+        >>> model = SequenceClassifier(
+        ...     S5, d_input=1, d_output=10, d_model=16, n_layers=2, layer_options={"d_state": 8},
+        ...     norm="layer", rngs=nnx.Rngs(0),
+        ... )
+        >>> model(jnp.ones((2, 784, 1))).shape
+        (2, 10)
+
+    References:
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
+        https://arxiv.org/abs/2208.04933.
+    """
+
+    def __init__(
+        self,
+        layer: type[SequenceLayer],
+        *,
+        d_output: int,
+        pooling: Pooling = "mean",
+        rngs: nnx.Rngs,
+        **backbone: Any,
+    ) -> None:
+        super().__init__(layer, rngs=rngs, **backbone)
+        check_positive("SequenceClassifier", d_output=d_output)
+        check_choice("SequenceClassifier", "pooling", pooling, get_args(Pooling))
+        self.d_output, self.pooling = d_output, pooling
+        self.decode = nnx.Linear(
+            self.d_model, d_output, dtype=self.dtype, param_dtype=self.param_dtype, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        u: Inexact[Array, "*batch L d_input"] | Int[Array, "*batch L"],
+        *,
+        state: ClassifierState | None = None,
+        lengths: Int[Array, "*batch"] | None = None,
+        dt: Float[Array, "*batch L"] | float | None = None,
+        return_state: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Any:
+        """Maps a batch of sequences to logits ``(*batch, d_output)``; see `SequenceBackbone`."""
+        x = super().__call__(
+            u,
+            state=None if state is None else state.blocks,
+            lengths=lengths,
+            dt=dt,
+            return_state=return_state,
+            rngs=rngs,
+        )
+        x, blocks = x if return_state else (x, None)
+        if state is None:
+            state = self._empty_pool(x.shape[:-2])
+        pooled, count = self._pool(x, lengths, state)
+        logits = self._logits(pooled, count)
+        return (logits, ClassifierState(blocks, pooled, count)) if return_state else logits
+
+    def step(
+        self,
+        u: Inexact[Array, "*batch d_input"] | Int[Array, "*batch"],
+        state: ClassifierState,
+        dt: Float[Array, "*batch"] | float | None = None,
+    ) -> tuple[Inexact[Array, "*batch d_output"], ClassifierState]:
+        """One time step, in evaluation mode: the logits of the sequence so far."""
+        x, blocks = super().step(u, state.blocks, dt)
+        pooled, count = self._pool(x[..., None, :], None, state)
+        return self._logits(pooled, count), ClassifierState(blocks, pooled, count)
+
+    def init_state(self, batch_shape: Sequence[int] = ()) -> ClassifierState:
+        """The state before the first step."""
+        return self._empty_pool(batch_shape)._replace(blocks=super().init_state(batch_shape))
+
+    def _empty_pool(self, batch_shape: Sequence[int]) -> ClassifierState:
+        dtype = jnp.promote_types(self.param_dtype, jnp.float32)
+        pooled = jnp.zeros((*batch_shape, self.d_model), dtype)
+        return ClassifierState(None, pooled, jnp.zeros(batch_shape, jnp.int32))
+
+    def _pool(self, x: Array, lengths: Array | None, state: ClassifierState) -> tuple[Array, Array]:
+        """Sum or last value over this chunk and those before it; ``x`` is zero on padding."""
+        n = jnp.full(x.shape[:-2], x.shape[-2]) if lengths is None else jnp.asarray(lengths)
+        count = state.count + n.astype(jnp.int32)
+        if self.pooling == "mean":
+            return state.pooled + x.sum(-2, dtype=state.pooled.dtype), count
+        last = jnp.take_along_axis(x, jnp.maximum(n - 1, 0)[..., None, None], axis=-2)[..., 0, :]
+        return jnp.where(n[..., None] > 0, last.astype(state.pooled.dtype), state.pooled), count
+
+    def _logits(self, pooled: Array, count: Array) -> Array:
+        if self.pooling == "mean":
+            pooled = pooled / jnp.maximum(count, 1)[..., None]
+        return self.decode(pooled)

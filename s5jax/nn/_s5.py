@@ -1,0 +1,227 @@
+"""S5: one multi-input, multi-output diagonal state space."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float, Inexact
+
+from s5jax._errors import check_choice, check_positive
+from s5jax.init import (
+    CInit,
+    block_diagonal_hippo,
+    log_uniform_step,
+    s5_input_matrix,
+    s5_output_matrix,
+)
+from s5jax.nn._diagonal import DiagonalLayer
+from s5jax.ops import (
+    Backend,
+    StateSpace,
+    complex_to_pair,
+    discretize_bilinear,
+    discretize_zoh,
+    pair_to_complex,
+    scan_backend,
+)
+
+Discretization = Literal["zoh", "bilinear"]
+
+_DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
+
+
+class S5Coefficients(NamedTuple):
+    """One step of S5; ``D`` is None in the backward direction, where the skip must not count twice."""
+
+    Lambda_bar: Complex[Array, "*batch P"]
+    Gamma: Complex[Array, "*batch P"]
+    B: Complex[Array, "P H"]
+    C: Complex[Array, "H P"]
+    D: Float[Array, " H"] | None
+
+
+class S5(DiagonalLayer):
+    r"""S5: all features share one diagonal state space.
+
+    .. math::
+        x_k = \bar\Lambda x_{k-1} + \Gamma \tilde B u_k, \qquad
+        y_k = f \operatorname{Re}(\tilde C x_k) + D \odot u_k
+
+    with :math:`\bar\Lambda, \Gamma` from :math:`\Lambda` and one step size per state, and
+    :math:`f = 2` if one of each conjugate pair is kept (``conj_sym``), else 1. A bidirectional layer
+    adds :math:`f \operatorname{Re}(\tilde C' x'_k)` with
+    :math:`x'_k = \bar\Lambda x'_{k+1} + \Gamma \tilde B u_k`; both states see :math:`u_k`.
+
+    Parameters are stored as reals, complex ones with a last axis of (real, imaginary):
+    ``Lambda_re``, ``Lambda_im``, ``log_step`` of shape ``(P,)``, ``B`` of shape ``(P, H, 2)``, ``C`` of
+    shape ``(H, P, 2)`` (``(H, 2 P, 2)`` if bidirectional, forward states first) and ``D`` of shape
+    ``(H,)``, where P is ``d_state / 2`` with ``conj_sym``. The optimiser group ``"ssm"`` (small learning
+    rate, no weight decay) holds ``Lambda_re``, ``Lambda_im``, ``log_step`` and ``B``.
+
+    Args:
+        d_model: number of features H.
+        d_state: number of states, conjugates included.
+        n_blocks: number of HiPPO blocks that initialise the state matrix.
+        conj_sym: keep one of each conjugate pair of states; the output is real either way.
+        bidirectional: also run backward in time.
+        clip_eigs: keep the real parts of Lambda at or below -1e-4, so that the layer is stable.
+        discretization: ``"zoh"`` or ``"bilinear"``.
+        C_init: ``"trunc_standard_normal"``, ``"lecun_normal"`` or ``"complex_normal"``, see
+            `s5jax.init.s5_output_matrix`.
+        dt_min: smallest initial step size, in units of the continuous time of Lambda.
+        dt_max: largest initial step size.
+        backend: algorithm of the scan, see `s5jax.ops.scan_backend`.
+        dtype: dtype of the matrix products and the output; by default that of inputs and parameters
+            together. States are kept in float32 or wider.
+        param_dtype: dtype of the parameters.
+        rngs: source of the key ``params``.
+
+    Raises:
+        ValueError: for sizes that are not positive or do not divide, an odd number of states a block
+            under ``conj_sym``, or an unknown option.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from s5jax import S5
+        >>> layer = S5(d_model=4, d_state=8, rngs=nnx.Rngs(0))
+        >>> y, state = layer(jnp.ones((2, 100, 4)), return_state=True)
+        >>> y_next, state = layer.step(jnp.ones((2, 4)), state)
+        >>> y.shape, y_next.shape, state.shape
+        ((2, 100, 4), (2, 4), (2, 4))
+
+    References:
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
+        https://arxiv.org/abs/2208.04933.
+    """
+
+    continuous_time = True
+    mixes_features = True
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int,
+        *,
+        n_blocks: int = 1,
+        conj_sym: bool = True,
+        bidirectional: bool = False,
+        clip_eigs: bool = False,
+        discretization: Discretization = "zoh",
+        C_init: CInit = "trunc_standard_normal",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        backend: Backend = "auto",
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive("S5", d_model=d_model, d_state=d_state, n_blocks=n_blocks)
+        check_choice("S5", "discretization", discretization, get_args(Discretization))
+        check_choice("S5", "C_init", C_init, get_args(CInit))
+        scan_backend(backend)
+        self.d_model, self.d_state, self.n_blocks = d_model, d_state, n_blocks
+        self.conj_sym, self.bidirectional, self.clip_eigs = conj_sym, bidirectional, clip_eigs
+        self.discretization, self.C_init = discretization, C_init
+        self.dt_min, self.dt_max = dt_min, dt_max
+        self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
+
+        Lambda, V, V_inv = block_diagonal_hippo(d_state, n_blocks, conj_sym=conj_sym)
+        B = s5_input_matrix(rngs.params(), V_inv, d_model, dtype=param_dtype)
+        C = [
+            s5_output_matrix(rngs.params(), V, d_model, C_init=C_init, dtype=param_dtype)
+            for _ in range(1 + bidirectional)
+        ]
+        log_step = log_uniform_step(rngs.params(), Lambda.shape, dt_min, dt_max, dtype=param_dtype)
+
+        self.Lambda_re = nnx.Param(jnp.asarray(Lambda.real, param_dtype), group="ssm")
+        self.Lambda_im = nnx.Param(jnp.asarray(Lambda.imag, param_dtype), group="ssm")
+        self.log_step = nnx.Param(log_step, group="ssm")
+        self.B = nnx.Param(complex_to_pair(B).astype(param_dtype), group="ssm")
+        self.C = nnx.Param(complex_to_pair(jnp.concatenate(C, -1)).astype(param_dtype))
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
+
+    def coefficients(
+        self, dt: Array | float | None = None, *, backward: bool = False
+    ) -> S5Coefficients:
+        """Discretises Lambda and picks the output matrix of one direction."""
+        wide = jnp.promote_types(self.param_dtype, jnp.float32)
+        Lambda_re = self.Lambda_re[...].astype(wide)
+        if self.clip_eigs:
+            Lambda_re = jnp.minimum(Lambda_re, -1e-4)
+        Lambda = jax.lax.complex(Lambda_re, self.Lambda_im[...].astype(wide))
+        Delta = jnp.exp(self.log_step[...].astype(wide))
+        if dt is not None:
+            Delta = jnp.asarray(dt, wide)[..., None] * Delta
+        Lambda_bar, Gamma = _DISCRETIZE[self.discretization](Lambda, Delta)
+        P = Lambda.shape[0]
+        C = self.C[...][:, P:] if backward else self.C[...][:, :P]
+        return S5Coefficients(
+            Lambda_bar,
+            Gamma,
+            pair_to_complex(self.B[...]),
+            pair_to_complex(C),
+            None if backward else self.D[...],
+        )
+
+    def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch P"]:
+        """Zeros, one complex number per kept state."""
+        real = jnp.promote_types(
+            self.param_dtype if self.dtype is None else self.dtype, jnp.float32
+        )
+        return jnp.zeros(
+            (*batch_shape, self.log_step.shape[0]), jnp.result_type(real, jnp.complex64)
+        )
+
+    def drive(
+        self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
+    ) -> Complex[Array, "*batch P"]:
+        r""":math:`\Gamma \tilde B u`, with real matrix products only."""
+        Gamma, B = coefficients.Gamma, coefficients.B
+        fold = Gamma.ndim == 1
+        if fold:
+            B = Gamma[:, None] * B
+        dtype = self._compute_dtype(u)
+        u = u.astype(dtype)
+        b = jax.lax.complex(*(_matmul(u, part.T.astype(dtype)) for part in (B.real, B.imag)))
+        return b if fold else Gamma * b
+
+    def readout(
+        self,
+        coefficients: S5Coefficients,
+        x: Complex[Array, "*batch P"],
+        u: Inexact[Array, "*batch H"],
+    ) -> Inexact[Array, "*batch H"]:
+        r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with real matrix products only."""
+        dtype = self._compute_dtype(u)
+        C = coefficients.C * (2 if self.conj_sym else 1)
+        y = _matmul(x.real.astype(dtype), C.real.T.astype(dtype)) - _matmul(
+            x.imag.astype(dtype), C.imag.T.astype(dtype)
+        )
+        if coefficients.D is not None:
+            y = y + coefficients.D * u
+        return y.astype(dtype)
+
+    def to_ssm(self) -> StateSpace:
+        """Real matrices with two states, real and imaginary part, for each complex one."""
+        self._needs_causal("to_ssm")
+        c = self.coefficients()
+        B_bar, C = c.Gamma[:, None] * c.B, c.C * (2 if self.conj_sym else 1)
+        re, im = jnp.diag(c.Lambda_bar.real), jnp.diag(c.Lambda_bar.imag)
+        return StateSpace(
+            A=jnp.block([[re, -im], [im, re]]),
+            B=jnp.concatenate([B_bar.real, B_bar.imag]),
+            C=jnp.concatenate([C.real, -C.imag], axis=1),
+            D=jnp.diag(self.D[...]),
+        )
+
+    def _compute_dtype(self, u: Array) -> DTypeLike:
+        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
+
+
+def _matmul(x: Array, W: Array) -> Array:
+    """A matrix product that accumulates and returns at least float32."""
+    return jnp.matmul(x, W, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,61 @@
+"""Complex numbers as pairs of reals, the form in which parameters are stored."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+
+def complex_to_pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
+    r"""Stores a complex array as a real one.
+
+    .. math:: z \mapsto (\operatorname{Re} z, \operatorname{Im} z)
+
+    Optimisers, weight decay and checkpoints then see real numbers only.
+
+    Args:
+        z: complex array, shape ``(*shape)``; a real array has imaginary part zero.
+
+    Returns:
+        Real and imaginary parts on a new last axis, shape ``(*shape, 2)``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import complex_to_pair
+        >>> print(complex_to_pair(jnp.array([1.0 + 2.0j, -3.0j])))
+        [[ 1.  2.]
+         [-0. -3.]]
+    """
+    z = jnp.asarray(z)
+    return jnp.stack([jnp.real(z), jnp.imag(z)], axis=-1)
+
+
+def pair_to_complex(pair: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
+    r"""Reads back what `complex_to_pair` stored.
+
+    .. math:: (a, b) \mapsto a + i b
+
+    Args:
+        pair: real and imaginary parts, shape ``(*shape, 2)``. Types shorter than float32 are
+            widened to float32, the shortest that has a complex counterpart.
+
+    Returns:
+        Complex array, shape ``(*shape)``.
+
+    Raises:
+        ValueError: if the last axis does not have length 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import pair_to_complex
+        >>> print(pair_to_complex(jnp.array([[1.0, 2.0], [0.0, -3.0]])))
+        [1.+2.j 0.-3.j]
+    """
+    pair = jnp.asarray(pair)
+    if pair.ndim == 0 or pair.shape[-1] != 2:
+        raise ValueError(
+            "pair_to_complex: the last axis of `pair` holds (real, imaginary) and must have length "
+            f"2; got shape {pair.shape}. Use `complex_to_pair` to make such an array."
+        )
+    if jnp.finfo(pair.dtype).bits < 32:
+        pair = pair.astype(jnp.float32)
+    return lax.complex(pair[..., 0], pair[..., 1])

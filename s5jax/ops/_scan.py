@@ -1,0 +1,202 @@
+"""First-order linear recurrences, the engine of every diagonal state-space layer."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact
+
+from s5jax._errors import check_choice
+
+Backend = Literal["auto", "sequential", "associative"]
+
+
+def scan_backend(backend: Backend = "auto") -> str:
+    """Names the algorithm that `linear_scan` runs when asked for ``backend``.
+
+    ``"auto"`` is ``"sequential"`` on a CPU and ``"associative"`` elsewhere. On two CPU cores, for
+    one bidirectional S5 layer with 128 states and 16,384 steps, a time-leading `jax.lax.scan` took
+    a fifth of the time of `jax.lax.associative_scan` and less than half of its memory.
+
+    Args:
+        backend: ``"auto"``, ``"sequential"`` or ``"associative"``.
+
+    Returns:
+        ``"sequential"`` or ``"associative"``.
+
+    Raises:
+        ValueError: if ``backend`` is none of the three.
+
+    Example:
+        >>> from s5jax.ops import scan_backend
+        >>> scan_backend("associative")
+        'associative'
+    """
+    check_choice("linear_scan", "backend", backend, get_args(Backend))
+    if backend != "auto":
+        return backend
+    return "sequential" if jax.default_backend() == "cpu" else "associative"
+
+
+def linear_scan(
+    a: Inexact[Array, " P"] | Inexact[Array, "*batch L P"],
+    b: Inexact[Array, "*batch L P"],
+    x0: Inexact[Array, "*batch P"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "*batch L"] | None = None,
+    backend: Backend = "auto",
+) -> Inexact[Array, "*batch L P"]:
+    r"""Solves a diagonal linear recurrence over time, for real or complex numbers.
+
+    .. math:: x_k = a_k x_{k-1} + b_k, \quad x_{-1} = x_0 \qquad
+       \text{or, with } \texttt{reverse}, \quad x_k = a_k x_{k+1} + b_k, \quad x_L = x_0 .
+
+    A constant ``a`` is never spread over time. The recurrence runs in float32 or wider whatever
+    the dtype of its arguments. At a reset the old state is dropped by a select, so not even a NaN
+    crosses it; ``resets`` marks the first step of a segment in either direction, hence with
+    ``reverse`` it cuts the flow from step ``k`` to step ``k - 1``.
+
+    Args:
+        a: coefficients, ``(P,)`` if constant or ``(*batch, L, P)`` if given per step.
+        b: inputs, ``(*batch, L, P)``.
+        x0: state before the first step (after the last one with ``reverse``), ``(*batch, P)``;
+            zero if omitted.
+        reverse: run backward in time.
+        resets: ``(*batch, L)``, True at the first step of a new segment.
+        backend: ``"sequential"`` (`jax.lax.scan`; work :math:`L`, depth :math:`L`),
+            ``"associative"`` (parallel prefix; depth :math:`\log L`) or ``"auto"``, see
+            `scan_backend`.
+
+    Returns:
+        All states ``x``, ``(*batch, L, P)``.
+
+    Raises:
+        ValueError: if the shapes do not fit or ``backend`` is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import linear_scan
+        >>> print(linear_scan(jnp.array([0.5]), jnp.ones((4, 1)))[:, 0])
+        [1.    1.5   1.75  1.875]
+
+    References:
+        Blelloch, "Prefix Sums and Their Applications", 1990; Smith, Warrington and Linderman,
+        "Simplified State Space Layers for Sequence Modeling", 2023,
+        https://arxiv.org/abs/2208.04933.
+    """
+    _check_shapes(a, b, x0, resets)
+    dtype = jnp.result_type(a, b, b if x0 is None else x0, jnp.float32)
+    a, b = (jnp.moveaxis(v, -2, 0) if v.ndim > 1 else v for v in (a.astype(dtype), b.astype(dtype)))
+    x0 = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
+    cut = None if resets is None else _cuts(jnp.moveaxis(resets, -1, 0), reverse)
+    run = _sequential if scan_backend(backend) == "sequential" else _associative
+    return jnp.moveaxis(run(a, b, x0, cut, reverse), 0, -2)
+
+
+def linear_scan_ref(
+    a: Inexact[Array, " P"] | Inexact[Array, "*batch L P"],
+    b: Inexact[Array, "*batch L P"],
+    x0: Inexact[Array, "*batch P"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "*batch L"] | None = None,
+) -> Inexact[Array, "*batch L P"]:
+    """`linear_scan` as a Python loop over its definition; for tests.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import linear_scan_ref
+        >>> print(linear_scan_ref(jnp.array([0.5]), jnp.ones((3, 1)), reverse=True)[:, 0])
+        [1.75 1.5  1.  ]
+    """
+    L = b.shape[-2]
+    a = jnp.broadcast_to(a, b.shape)
+    x = jnp.zeros(b.shape[:-2] + b.shape[-1:], jnp.result_type(a, b)) if x0 is None else x0
+    states = {}
+    for k in reversed(range(L)) if reverse else range(L):
+        first = k + 1 if reverse else k
+        if resets is not None and first < L:
+            x = jnp.where(resets[..., first, None], 0, x)
+        x = states[k] = a[..., k, :] * x + b[..., k, :]
+    return jnp.stack([states[k] for k in range(L)], axis=-2)
+
+
+def _check_shapes(a: Array, b: Array, x0: Array | None, resets: Array | None) -> None:
+    if b.ndim < 2:
+        raise ValueError(f"linear_scan: `b` must have shape (*batch, L, P), got {b.shape}.")
+    if a.shape not in (b.shape[-1:], b.shape):
+        raise ValueError(
+            f"linear_scan: `a` must be constant, of shape {b.shape[-1:]}, or given per step with the "
+            f"shape of `b`, {b.shape}; got {a.shape}."
+        )
+    state_shape = b.shape[:-2] + b.shape[-1:]
+    if x0 is not None and x0.shape != state_shape:
+        raise ValueError(
+            f"linear_scan: `x0` must have the shape of `b` without its time axis, {state_shape}; "
+            f"got {x0.shape}."
+        )
+    if resets is not None and (resets.shape != b.shape[:-1] or resets.dtype != bool):
+        raise ValueError(
+            f"linear_scan: `resets` must be boolean with shape {b.shape[:-1]}; "
+            f"got {resets.dtype} with shape {resets.shape}."
+        )
+
+
+def _cuts(resets: Array, reverse: bool) -> Array:
+    """The steps at which the incoming state is dropped; time leads."""
+    if not reverse:
+        return resets
+    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+
+
+def _sequential(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:
+    constant = a if a.ndim == 1 else None
+
+    def step(x: Array, inputs: tuple[Array | None, Array, Array | None]) -> tuple[Array, Array]:
+        a_k, b_k, cut_k = inputs
+        if cut_k is not None:
+            x = jnp.where(cut_k[..., None], 0, x)
+        x = (constant if a_k is None else a_k) * x + b_k
+        return x, x
+
+    per_step = (None if constant is not None else a, b, cut)
+    return jax.lax.scan(step, x0, per_step, reverse=reverse)[1]
+
+
+def _associative(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:
+    if reverse:
+        flipped = a if a.ndim == 1 else jnp.flip(a, 0)
+        cut = None if cut is None else jnp.flip(cut, 0)
+        return jnp.flip(_associative(flipped, jnp.flip(b, 0), x0, cut, False), 0)
+    if cut is None:
+        b = b.at[0].add((a if a.ndim == 1 else a[0]) * x0)
+        if a.ndim == 1:
+            return _odd_even(a, b)
+        return jax.lax.associative_scan(lambda p, q: (q[0] * p[0], q[0] * p[1] + q[1]), (a, b))[1]
+    a = jnp.broadcast_to(a, b.shape)
+    cut = jnp.broadcast_to(cut[..., None], b.shape)
+    b = b.at[0].add(a[0] * jnp.where(cut[0], 0, x0))
+    return jax.lax.associative_scan(_gated, (a, b, cut))[1]
+
+
+def _gated(p: tuple[Array, ...], q: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Composes step ``q`` after step ``p``; a step with its flag set ignores what came before.
+
+    The select stands before the product: after it, a NaN in ``p`` would reach the gradient of
+    ``q``'s coefficient as 0 * NaN.
+    """
+    (a_p, b_p, cut_p), (a_q, b_q, cut_q) = p, q
+    return a_q * a_p, a_q * jnp.where(cut_q, 0, b_p) + b_q, cut_p | cut_q
+
+
+def _odd_even(a: Array, b: Array) -> Array:
+    """Parallel prefix for a constant ``a``: odd steps obey the same recurrence with a squared."""
+    L = b.shape[0]
+    if L == 1:
+        return b
+    odd = _odd_even(a * a, a * b[0 : L - 1 : 2] + b[1::2])
+    even = jnp.concatenate([b[:1], a * odd[: (L - 1) // 2] + b[2::2]])
+    tail = even[L // 2 :]
+    pairs = jnp.stack([even[: L // 2], odd], axis=1).reshape(L - L % 2, *b.shape[1:])
+    return jnp.concatenate([pairs, tail])

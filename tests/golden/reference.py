@@ -1,0 +1,53 @@
+"""Reference files, and how arrays are compared with them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+
+class Golden(Mapping):
+    """The arrays of one reference file, what its ``meta`` says, and which arrays were looked at."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as file:
+            self.arrays = {name: file[name] for name in file.files}
+        meta = json.loads(str(self.arrays.pop("meta")))
+        self.family: str = meta["family"]
+        self.options: dict = meta["options"]
+        self.unread = set(self.arrays)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.unread.discard(name)
+        return self.arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+def assert_close(got, expected, tolerance=1e-9):
+    """Bounds the largest error relative to the largest expected magnitude."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape
+    assert np.isfinite(got).all()
+    scale = np.max(np.abs(expected)) or 1
+    assert np.max(np.abs(got - expected)) <= tolerance * scale
+
+
+def assert_trees_close(got, expected, tolerance=1e-9):
+    jax.tree.map(lambda x, y: assert_close(x, y, tolerance), got, expected)
+
+
+def take(options: dict, **defaults):
+    """The named options; all others must be descriptions of sizes, so that none is overlooked."""
+    sizes = {"H", "L", "N", "P", "ssm_size", "blocks", "C_init"}
+    assert options.keys() <= defaults.keys() | sizes, "the file has options that nothing checks"
+    return [options.get(name, default) for name, default in defaults.items()]

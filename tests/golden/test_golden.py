@@ -1,0 +1,64 @@
+"""Every reference file of a folder, checked by the family that its ``meta`` names."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hippo_checks import check_blocks, check_dplr, check_nplr, check_s4d, check_transitions
+from reference import Golden
+from s5_checks import check_layer, check_map
+
+CHECKERS = {
+    "hippo": check_transitions,
+    "hippo_nplr": check_nplr,
+    "hippo_s4d": check_s4d,
+    "hippo_s5": check_dplr,
+    "hippo_s5_blocks": check_blocks,
+    "s5_layer": check_layer,
+    "s5_ssm": check_map,
+}
+
+
+def check(path):
+    golden = Golden(path)
+    if golden.family not in CHECKERS:
+        pytest.fail(f"{path.name}: no checker for family {golden.family!r} yet", pytrace=False)
+    with jax.enable_x64(True):
+        CHECKERS[golden.family](golden)
+    assert not golden.unread, "arrays that nothing was compared with"
+
+
+def test_golden(golden_file):
+    check(golden_file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        "hippo_transition",
+        "hippo_nplr_s4_legs",
+        "hippo_s4d_init",
+        "hippo_dplr_s5",
+        "hippo_s5_blocks_conj",
+        "s5_zoh",
+        "s5_layer_half_glu1_prenorm_batchnorm",
+    ],
+)
+def test_a_wrong_array_is_noticed(tmp_path, case):
+    """Perturbs each array in turn, in one file of each family."""
+    with np.load(Path(__file__).with_name(f"{case}.npz")) as file:
+        arrays = {name: file[name] for name in file.files}
+    for name in arrays.keys() - {"meta"}:
+        wrong = arrays[name].copy()
+        wrong.flat[-1] += 1e-3 * (1 + np.abs(wrong).max())
+        np.savez(tmp_path / "wrong.npz", **arrays | {name: wrong})
+        with pytest.raises(AssertionError):
+            check(tmp_path / "wrong.npz")
+
+
+def test_an_unknown_family_fails(tmp_path):
+    np.savez(tmp_path / "new.npz", meta='{"family": "mamba", "options": {}}')
+    with pytest.raises(pytest.fail.Exception, match="no checker for family 'mamba' yet"):
+        check(tmp_path / "new.npz")

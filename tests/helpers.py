@@ -1,0 +1,114 @@
+"""The table of layers that the conformance suite runs over, and shared tools."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from s5jax import S5, SequenceLayer
+
+H = 4
+
+
+class Leaky(SequenceLayer):
+    """The smallest family: one leaky integrator a feature, with the four methods and no more."""
+
+    def __init__(self, d_model, *, bidirectional=False, dtype=None, param_dtype=jnp.float32, rngs):
+        self.d_model, self.bidirectional = d_model, bidirectional
+        self.dtype, self.param_dtype = dtype, param_dtype
+        self.decay = nnx.Param(jax.random.uniform(rngs.params(), (2, d_model), param_dtype))
+
+    def coefficients(self, dt=None, *, backward=False):
+        return self.decay[int(backward)]
+
+    def init_state(self, batch_shape=()):
+        return jnp.zeros(
+            (*batch_shape, self.d_model), jnp.promote_types(self.param_dtype, "float32")
+        )
+
+    def advance(self, coefficients, state, u):
+        state = coefficients * state + u
+        return state.astype(u.dtype), state
+
+    def parallel(self, coefficients, state, u):
+        x, y = jax.lax.scan(
+            lambda x, u_k: self.advance(coefficients, x, u_k)[::-1], state, jnp.moveaxis(u, -2, 0)
+        )
+        return jnp.moveaxis(y, 0, -2), x
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer of the table; traits say which parts of the contract apply."""
+
+    layer: Callable[..., SequenceLayer]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    exact_hold: bool = False
+    """A step of length n equals n unit steps on a held input."""
+
+    tolerance_16k: float = 2e-5
+    """float32 against float64 at L = 16,384, relative to the largest output."""
+
+    def make(self, seed: int = 0, **overrides: Any) -> SequenceLayer:
+        return self.layer(d_model=H, rngs=nnx.Rngs(seed), **(self.options | overrides))
+
+    @property
+    def bidirectional(self) -> bool:
+        return self.options.get("bidirectional", False)
+
+
+LAYERS = {
+    "s5": Row(S5, {"d_state": 8}, exact_hold=True),
+    "s5_blocks_full": Row(
+        S5,
+        {"d_state": 6, "n_blocks": 2, "conj_sym": False, "discretization": "bilinear",
+         "clip_eigs": True, "C_init": "lecun_normal"},
+    ),
+    "s5_bidirectional": Row(S5, {"d_state": 8, "bidirectional": True, "C_init": "complex_normal"}),
+    "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True),
+    "s5_associative_bidirectional": Row(
+        S5, {"d_state": 8, "backend": "associative", "bidirectional": True}
+    ),
+    "leaky": Row(Leaky),
+    "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
+}  # fmt: skip
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def run(module: nnx.Module, u: Any, *, return_state: bool = False, **arguments: Any) -> Any:
+    """Calls a layer or model under `jax.jit`; tests with equal shapes share the compilation."""
+    graphdef, parameters = nnx.split(module)
+    return _run(graphdef, parameters, u, arguments, return_state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _run(graphdef, parameters, u, arguments, return_state):
+    options = {"return_state": True} if return_state else {}
+    return nnx.merge(graphdef, parameters)(u, **arguments, **options)
+
+
+def loss_and_grads(layer: nnx.Module, loss: Callable[[Any, Any], jax.Array], u: Any) -> Any:
+    """Value of ``loss(layer, u)`` and its gradients in the parameters and in ``u``."""
+    graphdef, state = nnx.split(layer)
+
+    def value(state, u):
+        return loss(nnx.merge(graphdef, state), u)
+
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(state, u)
+
+
+def assert_close(actual: Any, expected: Any, rtol: float = 1e-5) -> None:
+    """Every leaf agrees to ``rtol`` of the largest expected entry of that leaf."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a, e = np.asarray(a), np.asarray(e)
+        scale = max(np.abs(e).max(initial=0.0), 1e-3)
+        np.testing.assert_allclose(a, e, rtol=0, atol=rtol * scale)

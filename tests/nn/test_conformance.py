@@ -1,0 +1,382 @@
+"""One suite for every layer: the contract of `s5jax.nn.SequenceLayer`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import LAYERS, H, Row, assert_close, loss_and_grads, normal, run
+from jax.test_util import check_grads
+
+from s5jax.nn._base import Edits
+
+CAUSAL = {name: row for name, row in LAYERS.items() if not row.bidirectional}
+TWO_SIDED = {name: row for name, row in LAYERS.items() if row.bidirectional}
+
+
+def each(rows: dict[str, Row]):
+    return pytest.mark.parametrize("row", rows.values(), ids=rows.keys())
+
+
+def weigh(y: jax.Array) -> jax.Array:
+    """A scalar that depends on every output in its own way."""
+    weights = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+    return jnp.sum(weights * jnp.tanh(y))
+
+
+def by_chunks(layer, u, sizes):
+    state, outputs, start = layer.init_state(u.shape[:-2]), [], 0
+    for size in sizes:
+        y, state = layer(u[..., start : start + size, :], state=state, return_state=True)
+        outputs.append(y)
+        start += size
+    return jnp.concatenate(outputs, -2), state
+
+
+def by_steps(layer, u):
+    def body(state, u_t):
+        return layer.step(u_t, state)[::-1]
+
+    state, y = jax.lax.scan(body, layer.init_state(u.shape[:-2]), jnp.moveaxis(u, -2, 0))
+    return jnp.moveaxis(y, 0, -2), state
+
+
+@each(LAYERS)
+def test_shapes_dtypes_and_finite_gradients(row):
+    layer = row.make()
+    for shape in [(1, H), (7, H), (2, 37, H), (2, 3, 5, H)]:
+        y = run(layer, normal(1, *shape))
+        assert y.shape == shape
+        assert y.dtype == jnp.float32
+    for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)):
+        assert leaf.dtype == jnp.float32
+    _, grads = loss_and_grads(layer, lambda m, u: weigh(m(u)), normal(1, 2, 37, H))
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+@each(CAUSAL)
+def test_causal_by_gradient(row):
+    layer = row.make()
+    jacobian = jax.jit(jax.jacrev(lambda u: layer(u).sum(-1)))(normal(0, 11, H))
+    assert (jnp.triu(jnp.abs(jacobian).sum(-1), 1) == 0).all()
+    assert (jnp.tril(jnp.abs(jacobian).sum(-1)) > 0).any()
+
+
+@each(TWO_SIDED)
+def test_bidirectional_sees_both_sides(row):
+    layer = row.make()
+    jacobian = jnp.abs(jax.jacrev(lambda u: layer(u).sum(-1))(normal(0, 5, H))).sum(-1)
+    assert (jacobian > 0).all()
+
+
+@each(CAUSAL)
+@pytest.mark.parametrize("L", [1, 37])
+def test_whole_is_chunks_is_steps(row, L):
+    layer, u = row.make(), normal(2, 2, L, H)
+    sizes = [L] if L < 3 else [1, L // 3, L - 1 - L // 3]
+    whole = loss_and_grads(layer, lambda m, u: weigh(m(u)), u)
+    assert_close(loss_and_grads(layer, lambda m, u: weigh(by_chunks(m, u, sizes)[0]), u), whole)
+    assert_close(loss_and_grads(layer, lambda m, u: weigh(by_steps(m, u)[0]), u), whole)
+    last = run(layer, u, return_state=True)[1]
+    assert_close(jax.jit(lambda u: by_chunks(layer, u, sizes)[1])(u), last)
+    assert_close(jax.jit(lambda u: by_steps(layer, u)[1])(u), last)
+
+
+@each(LAYERS)
+def test_padding_never_leaks(row):
+    layer, L, lengths = row.make(), 11, jnp.array([11, 4, 1, 0])
+    u = normal(3, 4, L, H)
+    valid = (jnp.arange(L) < lengths[:, None])[..., None]
+
+    def loss(m, u):
+        return weigh(m(u, lengths=lengths))
+
+    clean = loss_and_grads(layer, loss, jnp.where(valid, u, 0.0))
+    dirty = loss_and_grads(layer, loss, jnp.where(valid, u, jnp.nan))
+    assert_close(dirty, clean, rtol=0)
+    y = run(layer, jnp.where(valid, u, jnp.nan), lengths=lengths)
+    assert (jnp.where(valid, 0.0, y) == 0).all()
+    for i, n in enumerate(lengths.tolist()):
+        if n:
+            assert_close(y[i, :n], run(layer, u[i, :n]))
+
+
+@each(CAUSAL)
+def test_state_after_lengths(row):
+    layer, lengths = row.make(), jnp.array([9, 5, 0])
+    u, start = normal(4, 3, 9, H), run(layer, normal(5, 3, 6, H), return_state=True)[1]
+    y, state = run(layer, u, state=start, lengths=lengths, return_state=True)
+    for i, n in enumerate(lengths.tolist()):
+        own = jax.tree.map(lambda x, i=i: x[i], start)
+        alone = run(layer, u[i, :n], state=own, return_state=True) if n else (y[i, :0], own)
+        assert_close((y[i, :n], jax.tree.map(lambda x, i=i: x[i], state)), alone)
+
+
+RESETS = np.zeros((3, 12), bool)
+RESETS[0, [4, 5, 9]] = RESETS[1, [0, 11]] = True
+
+
+@each(LAYERS)
+def test_resets_separate_segments(row):
+    layer, u = row.make(), normal(6, 3, 12, H)
+    y = run(layer, u, resets=RESETS)
+    for i, marks in enumerate(RESETS):
+        bounds = [0, *np.flatnonzero(marks), 12]
+        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+            if a < b:
+                assert_close(y[i, a:b], run(layer, u[i, a:b]))
+
+
+@each(LAYERS)
+def test_nan_stays_in_its_segment(row):
+    layer = row.make()
+    u = normal(6, 3, 12, H)
+    keep = np.ones((3, 12, 1), bool)
+    keep[0, 4:5] = keep[2] = False
+    bad = u.at[0, 4, 1].set(jnp.nan).at[2, 7, 0].set(jnp.inf)
+
+    def loss(m, u):
+        return weigh(jnp.where(keep, m(u, resets=RESETS), 0.0))
+
+    value, (params, inputs) = loss_and_grads(layer, loss, bad)
+    clean_value, (clean_params, clean_inputs) = loss_and_grads(
+        layer, loss, jnp.where(jnp.isfinite(bad), bad, 0.0)
+    )
+    assert_close((value, params), (clean_value, clean_params), rtol=1e-6)
+    assert_close(inputs[:2], clean_inputs[:2], rtol=1e-6)
+    y = np.isnan(run(layer, bad, resets=RESETS)).all(-1)
+    poisoned = np.zeros_like(y)
+    poisoned[0, 4] = True
+    poisoned[2, 0 if row.bidirectional else 7 :] = True
+    np.testing.assert_array_equal(y, poisoned)
+
+
+@each(CAUSAL)
+def test_reset_drops_a_nan_state(row):
+    layer, u = row.make(), normal(7, 2, 6, H)
+    state = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), layer.init_state((2,)))
+    resets = jnp.zeros((2, 6), bool).at[0, 0].set(True).at[1, 3].set(True)
+    y, last = run(layer, u, state=state, resets=resets, return_state=True)
+    assert_close((y[0], y[1, 3:]), (run(layer, u[0]), run(layer, u[1, 3:])))
+    assert jnp.isnan(y[1, :3]).all()
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(last))
+
+
+@each(CAUSAL)
+def test_resets_and_lengths_with_state(row):
+    layer, u = row.make(), normal(8, 2, 12, H)
+    start = run(layer, normal(9, 2, 3, H), return_state=True)[1]
+    resets = jnp.zeros((2, 12), bool).at[0, 5].set(True).at[1, 9].set(True)
+    y, state = run(
+        layer, u, state=start, resets=resets, lengths=jnp.array([12, 8]), return_state=True
+    )
+    first = jax.tree.map(lambda x: x[0], start)
+    second = jax.tree.map(lambda x: x[1], start)
+    assert_close(y[0, :5], run(layer, u[0, :5], state=first))
+    tail, last = run(layer, u[0, 5:], return_state=True)
+    assert_close((y[0, 5:], jax.tree.map(lambda x: x[0], state)), (tail, last))
+    head, last = run(layer, u[1, :8], state=second, return_state=True)
+    assert_close((y[1, :8], jax.tree.map(lambda x: x[1], state)), (head, last))
+
+
+@each(LAYERS)
+def test_fast_edits_are_the_generic_scan(row):
+    layer, u = row.make(), normal(10, 3, 12, H)
+    valid = jnp.arange(12) < jnp.array([12, 7, 1])[:, None]
+    dt = jax.random.uniform(jax.random.key(1), (3, 12), minval=0.2, maxval=3.0)
+    for edits in [
+        Edits(resets=jnp.asarray(RESETS)),
+        Edits(resets=jnp.asarray(RESETS) & valid, valid=valid),
+        Edits(dt=jnp.where(valid, dt, 0), resets=jnp.asarray(RESETS) & valid, valid=valid),
+    ]:
+        if edits.dt is not None and not layer.continuous_time:
+            continue
+
+        def generic(m, u, edits=edits):
+            u, start = jnp.where(valid[..., None], u, 0.0), m.init_state((3,))
+            y, _ = m.generic_scan(start, u, None, edits)
+            if m.bidirectional:
+                y += m.generic_scan(start, u, None, edits, backward=True)[0]
+            return weigh(jnp.where(valid[..., None], y, 0.0))
+
+        def fast(m, u, edits=edits):
+            u, start = jnp.where(valid[..., None], u, 0.0), m.init_state((3,))
+            y, _ = m.edited(start, u, None, edits)
+            return weigh(jnp.where(valid[..., None], y, 0.0))
+
+        assert_close(loss_and_grads(layer, fast, u), loss_and_grads(layer, generic, u))
+
+
+@each(LAYERS)
+def test_dt(row):
+    layer, u = row.make(), normal(11, 2, 9, H)
+    if not layer.continuous_time:
+        with pytest.raises(ValueError, match="`dt` needs a continuous-time layer"):
+            layer(u, dt=2.0)
+        return
+    assert_close(run(layer, u, dt=1.0), run(layer, u), rtol=1e-6)
+    assert_close(run(layer, u, dt=jnp.full((2, 9), 2.0)), run(layer, u, dt=2.0))
+    assert jnp.abs(run(layer, u, dt=2.0) - run(layer, u)).max() > 1e-3
+
+
+@each({name: row for name, row in CAUSAL.items() if row.exact_hold})
+def test_irregular_samples_are_a_held_fine_grid(row):
+    layer, u, gaps = row.make(), normal(12, 5, H), np.array([1, 3, 2, 1, 4])
+    y, state = run(layer, u, dt=jnp.asarray(gaps, jnp.float32), return_state=True)
+    fine, fine_state = run(layer, jnp.repeat(u, gaps, axis=0), return_state=True)
+    assert_close((y, state), (fine[np.cumsum(gaps) - 1], fine_state))
+    stepped = layer.init_state()
+    for u_t, gap in zip(u, gaps, strict=True):
+        _, stepped = layer.step(u_t, stepped, float(gap))
+    assert_close(stepped, fine_state)
+
+
+@each(LAYERS)
+def test_linear(row):
+    layer, u, v = row.make(), normal(13, 2, 17, H), normal(14, 2, 17, H)
+    assert_close(run(layer, 2.0 * u - 0.5 * v), 2.0 * run(layer, u) - 0.5 * run(layer, v))
+
+
+@each(LAYERS)
+def test_kernel_is_the_impulse_response(row):
+    layer, u, L = row.make(), normal(15, 9, H), 9
+    product = "ij,j->i" if layer.mixes_features else "i,i->i"
+
+    def convolve(K, u):
+        return jnp.stack(
+            [sum(jnp.einsum(product, K[t - j], u[j]) for j in range(t + 1)) for t in range(L)]
+        )
+
+    if row.bidirectional:
+        forward, backward = layer.kernel(L)
+        y = convolve(forward, u) + jnp.flip(convolve(backward, jnp.flip(u, 0)), 0)
+    else:
+        y = convolve(layer.kernel(L), u)
+    assert_close(y, run(layer, u))
+    with pytest.raises(ValueError, match="`L` must be at least 1"):
+        layer.kernel(0)
+
+
+@each(CAUSAL)
+def test_to_ssm_is_the_layer(row):
+    layer, u = row.make(), normal(16, 15, H)
+    try:
+        A, B, C, D = layer.to_ssm()
+    except ValueError as error:
+        assert "not a finite state space" in str(error)  # noqa: PT017
+        return
+    x, outputs = jnp.zeros(A.shape[0]), []
+    for u_t in u:
+        x = A @ x + B @ u_t
+        outputs.append(C @ x + D @ u_t)
+    assert_close(jnp.stack(outputs), run(layer, u))
+
+
+@each(TWO_SIDED)
+def test_bidirectional_has_no_state(row):
+    layer, u = row.make(), normal(17, 2, 5, H)
+    for call in [
+        lambda: layer.step(u[:, 0], layer.init_state((2,))),
+        lambda: layer(u, return_state=True),
+        lambda: layer(u, state=layer.init_state((2,))),
+    ]:
+        with pytest.raises(ValueError, match=r"needs a causal layer.*bidirectional=False"):
+            call()
+
+
+@each(LAYERS)
+def test_bad_arguments(row):
+    layer, u = row.make(), normal(18, 2, 5, H)
+    for arguments, message in [
+        ({"u": u[..., :3]}, r"`u` must have shape \(\*batch, L, 4\)"),
+        ({"u": u[0, 0]}, r"got \(4,\)"),
+        ({"u": u[:, :0]}, r"L >= 1; got \(2, 0, 4\)"),
+        ({"u": u, "lengths": jnp.array([5, 6])}, "between 0 and the padded length 5"),
+        ({"u": u, "lengths": jnp.array([5, -1])}, "got values from -1 to 5"),
+        ({"u": u, "lengths": jnp.array([5.0, 1.0])}, "`lengths` must be integers"),
+        ({"u": u, "lengths": jnp.array([5])}, r"shape \(2,\), one per sequence"),
+        ({"u": u, "resets": jnp.zeros((2, 5))}, "`resets` must be boolean"),
+        ({"u": u, "resets": jnp.zeros((2, 4), bool)}, r"with shape \(2, 5\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layer(**arguments)
+    if not row.bidirectional:
+        with pytest.raises(ValueError, match="`state` must have the structure and shapes"):
+            layer(u, state=layer.init_state((3,)))
+        with pytest.raises(ValueError, match=r"step: `u` must have shape \(\*batch, 4\)"):
+            layer.step(u[:, 0, :3], layer.init_state((2,)))
+    if layer.continuous_time:
+        with pytest.raises(ValueError, match="`dt` must be positive"):
+            layer(u, dt=0.0)
+        with pytest.raises(ValueError, match="`dt` must be one number or have shape"):
+            layer(u, dt=jnp.ones(5))
+
+
+@each(LAYERS)
+def test_float32_against_float64_at_16k(row):
+    with jax.enable_x64(True):
+        narrow = row.make()
+        wide = row.make(param_dtype=jnp.float64)
+        values = jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(narrow))
+        nnx.update(wide, values)
+        u = np.random.default_rng(0).normal(size=(16384, H)).astype(np.float32)
+        exact = np.asarray(jax.jit(lambda u: wide(u))(jnp.asarray(u, jnp.float64)))
+        assert exact.dtype == np.float64
+        y = np.asarray(jax.jit(lambda u: narrow(u))(jnp.asarray(u)))
+        assert y.dtype == np.float32
+    assert np.abs(y - exact).max() <= row.tolerance_16k * np.abs(exact).max()
+
+
+@each(LAYERS)
+def test_bfloat16(row):
+    u = normal(19, 2, 33, H)
+    expected = run(row.make(), u)
+    for layer, inputs in [
+        (row.make(dtype=jnp.bfloat16), u),
+        (row.make(dtype=jnp.bfloat16), u.astype(jnp.bfloat16)),
+    ]:
+        y = run(layer, inputs)
+        assert_close(y.astype(jnp.float32), expected, rtol=3e-2)
+        for leaf in jax.tree.leaves(layer.init_state((2,))):
+            assert jnp.finfo(leaf.dtype).bits >= 32
+    assert run(row.make(), u.astype(jnp.bfloat16)).dtype in (jnp.float32, jnp.bfloat16)
+
+
+@each(LAYERS)
+def test_jit_traces_once_and_equals_eager(row):
+    layer, traces = row.make(), []
+    graphdef, state = nnx.split(layer)
+
+    @jax.jit
+    def call(state, u):
+        traces.append(1)
+        return nnx.merge(graphdef, state)(u)
+
+    u = normal(20, 2, 16, H)
+    assert_close(call(state, u), layer(u))
+    call(state, u + 1)
+    assert len(traces) == 1
+
+
+@each(LAYERS)
+def test_transformations(row):
+    layer, u = row.make(), normal(21, 3, 10, H)
+    assert_close(jax.vmap(lambda u: layer(u))(u), layer(u))
+    plain = jax.grad(lambda u: weigh(layer(u)))(u)
+    assert_close(jax.grad(lambda u: weigh(jax.checkpoint(lambda u: layer(u))(u)))(u), plain)
+    check_grads(lambda u: layer(u), (normal(22, 4, H),), order=1, atol=1e-2, rtol=1e-2)
+
+
+@each(LAYERS)
+def test_same_seed_same_parameters(row):
+    same, other = nnx.state(row.make()), nnx.state(row.make(seed=1))
+    assert_close(nnx.state(row.make()), same, rtol=0)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (same, other)), strict=True))
+
+
+@each(LAYERS)
+def test_eight_shards_equal_one(row):
+    layer, u = row.make(), normal(23, 8, 10, H)
+    mesh = jax.make_mesh((8,), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    assert_close(jax.jit(lambda u: layer(u))(jax.device_put(u, sharding)), run(layer, u), rtol=1e-6)

@@ -1,0 +1,163 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s5jax.ops import linear_scan, linear_scan_ref, scan_backend
+
+BACKENDS = ("sequential", "associative")
+
+
+def problem(L, P, *, constant, kind, batch=(2,), seed=0):
+    """Coefficients of modulus below one, inputs and a start."""
+    a_shape = (P,) if constant else (*batch, L, P)
+    keys = iter(jax.random.split(jax.random.key(seed), 8))
+    a = jax.random.uniform(next(keys), a_shape, minval=0.3, maxval=0.99)
+    b, x0 = (
+        jax.random.normal(next(keys), (*batch, L, P)),
+        jax.random.normal(next(keys), (*batch, P)),
+    )
+    if kind == "complex":
+        a = a * jnp.exp(1j * jax.random.uniform(next(keys), a_shape, maxval=6.0))
+        b, x0 = b + 1j * jax.random.normal(next(keys), b.shape), x0 * (1 - 0.5j)
+    return a, b, x0
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("with_resets", [False, True])
+def test_values_and_gradients(backend, kind, constant, reverse, with_resets):
+    a, b, x0 = problem(13, 3, constant=constant, kind=kind)
+    resets = None
+    if with_resets:
+        resets = jnp.zeros((2, 13), bool).at[0, jnp.array([0, 4, 5])].set(True).at[1, 12].set(True)
+
+    def value_and_grads(scan, **options):
+        def loss(a, b, x0):
+            x = scan(a, b, x0, reverse=reverse, resets=resets, **options)
+            return (jnp.abs(x) * jnp.cos(jnp.arange(x.size).reshape(x.shape))).sum(), x
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(a, b, x0)
+
+    assert_close(value_and_grads(linear_scan, backend=backend), value_and_grads(linear_scan_ref))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    L=st.integers(1, 20),
+    P=st.integers(1, 3),
+    batch=st.sampled_from([(), (1,), (2, 3)]),
+    cut=st.integers(0, 20),
+    backend=st.sampled_from(BACKENDS),
+    reverse=st.booleans(),
+)
+def test_whole_is_two_parts(L, P, batch, cut, backend, reverse):
+    a, b, x0 = problem(L, P, constant=True, kind="real", batch=batch)
+    whole = linear_scan(a, b, x0, backend=backend, reverse=reverse)
+    assert_close(whole, linear_scan_ref(a, b, x0, reverse=reverse))
+    cut = min(cut, L)
+    if cut in (0, L):
+        return
+    first, second = (b[..., :cut, :], b[..., cut:, :])
+    if reverse:
+        tail = linear_scan(a, second, x0, backend=backend, reverse=True)
+        head = linear_scan(a, first, tail[..., 0, :], backend=backend, reverse=True)
+    else:
+        head = linear_scan(a, first, x0, backend=backend)
+        tail = linear_scan(a, second, head[..., -1, :], backend=backend)
+    assert_close(jnp.concatenate([head, tail], -2), whole)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_crosses_a_reset(backend):
+    a, b, x0 = problem(10, 2, constant=False, kind="complex")
+    resets = jnp.zeros((2, 10), bool).at[:, 6].set(True)
+    bad = b.at[:, 2].set(jnp.nan)
+
+    def loss(b):
+        return jnp.abs(linear_scan(a, b, x0, resets=resets, backend=backend)[:, 6:]).sum()
+
+    assert_close(
+        jax.value_and_grad(loss)(bad)[1][:, 6:], jax.value_and_grad(loss)(b)[1][:, 6:], rtol=0
+    )
+    assert jnp.isfinite(loss(bad))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_constant_coefficients_are_not_spread_over_time(backend):
+    """No value of the program is L times as large as ``a`` except those that ``b`` needs."""
+    a, b, _ = problem(64, 5, constant=True, kind="real", batch=())
+    jaxpr = jax.make_jaxpr(lambda a: linear_scan(a, b, backend=backend))(a)
+    dependent = jax.make_jaxpr(lambda a: linear_scan(a, jnp.zeros_like(b), backend=backend))(a)
+    for program in (jaxpr, dependent):
+        broadcasts = [
+            e
+            for e in program.jaxpr.eqns
+            if e.primitive.name == "broadcast_in_dim" and e.invars[0].aval.shape == (5,)
+        ]
+        assert all(e.outvars[0].aval.shape[0] == 1 for e in broadcasts)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_narrow_inputs_recur_in_float32(backend):
+    a, b, _ = problem(2000, 2, constant=True, kind="real", batch=())
+    narrow = [v.astype(jnp.bfloat16) for v in (a, b)]
+    x = linear_scan(*narrow, backend=backend)
+    assert x.dtype == jnp.float32
+    assert_close(x, linear_scan(*[v.astype(jnp.float32) for v in narrow], backend=backend))
+
+
+@pytest.mark.parametrize(("backend", "tolerance"), [("sequential", 5e-6), ("associative", 5e-5)])
+def test_accuracy_at_16k(backend, tolerance):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        a = (1 - np.geomspace(1e-4, 0.5, 16)) * np.exp(1j * np.linspace(0, 3, 16))
+        b = rng.normal(size=(16384, 16))
+        exact = linear_scan(jnp.asarray(a), jnp.asarray(b), backend="sequential")
+        a32 = jnp.asarray(a, jnp.complex64)
+        exact = linear_scan(a32.astype(jnp.complex128), jnp.asarray(b), backend="sequential")
+        x = linear_scan(a32, jnp.asarray(b, jnp.float32), backend=backend)
+        assert x.dtype == jnp.complex64
+        assert float(jnp.abs(x - exact).max() / jnp.abs(exact).max()) < tolerance
+
+
+def test_auto_names_its_choice():
+    assert scan_backend() == ("sequential" if jax.default_backend() == "cpu" else "associative")
+    assert scan_backend("sequential") == "sequential"
+    with pytest.raises(ValueError, match=r"'auto', 'sequential', 'associative'.*mean 'sequential'"):
+        scan_backend("sequental")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"b": np.ones(3)}, r"`b` must have shape \(\*batch, L, P\), got \(3,\)"),
+        ({"a": np.ones(4)}, r"constant, of shape \(3,\)"),
+        ({"a": np.ones((4, 3))}, r"the shape of `b`, \(5, 3\); got \(4, 3\)"),
+        ({"x0": np.ones((2, 3))}, r"`x0` must have the shape of `b` without its time axis, \(3,\)"),
+        ({"resets": np.zeros((5, 3), bool)}, r"`resets` must be boolean with shape \(5,\)"),
+        ({"resets": np.zeros(5)}, "got float32 with shape"),
+        ({"backend": "parallel"}, "`backend` must be one of"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    arguments = {"a": np.ones(3), "b": np.ones((5, 3))} | arguments
+    arguments = {k: v if isinstance(v, str) else jnp.asarray(v) for k, v in arguments.items()}
+    with pytest.raises(ValueError, match=message):
+        linear_scan(arguments.pop("a"), arguments.pop("b"), arguments.pop("x0", None), **arguments)
+
+
+def test_gradient_memory_of_constant_coefficients():
+    """Backpropagation through a constant ``a`` keeps the states, not a product for each of them."""
+    a, b, _ = problem(4096, 8, constant=True, kind="real", batch=())
+
+    def loss(m, u):
+        return jnp.sum(linear_scan(m, u) ** 2)
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(a, b).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 4.5 * b.nbytes
