@@ -28,16 +28,16 @@ def s5_input_matrix(
 
         with a truncated normal law; the fan-in is the state axis, as in the official code.
 
-        Args:
+    Args:
             key: random key.
             V_inv: inverse eigenvectors of `block_diagonal_hippo`, shape ``(P, d_state)``.
             d_model: number of input features H.
             dtype: real dtype of each part of the result.
 
-        Returns:
+    Returns:
             ``B``, shape ``(P, H)``.
 
-        Example:
+    Example:
             >>> from typing import Literal, get_args
 
     import jax
@@ -46,7 +46,7 @@ def s5_input_matrix(
             >>> print(s5_input_matrix(jax.random.key(0), V_inv, 3).shape)
             (4, 3)
 
-        References:
+    References:
             Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
             2023, https://arxiv.org/abs/2208.04933, appendix B.3.
     """

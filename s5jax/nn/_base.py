@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax.nn._masks import poisoned_steps, select, valid_steps
@@ -32,9 +33,9 @@ class SequenceLayer(nnx.Module):
     ``parallel(coefficients, state, u)``   the same for a plain sequence, as fast as possible
     =====================================  ====================================================
 
-    ``lengths``, ``resets`` and a ``dt`` per step are *edits* of single steps. The base class applies
-    them in `generic_scan`, one step after the other: exact for every family, and slower than
-    ``parallel``. A family that can do better overrides `edited`, as the diagonal layers do.
+    ``lengths``, ``resets`` and a ``dt`` per step are *edits* of single steps. The base class
+    applies them in `generic_scan`, one step after the other: exact for every family, and slower
+    than ``parallel``. A family that can do better overrides `edited`, as the diagonal layers do.
 
     A bidirectional layer adds a second map that runs backward in time, with the coefficients of
     ``backward=True``. It has no state to hand on, so it neither steps nor streams.
@@ -80,17 +81,18 @@ class SequenceLayer(nnx.Module):
         resets: Bool[Array, "*batch L"] | None = None,
         dt: Float[Array, "*batch L"] | float | None = None,
         return_state: bool = False,
-    ) -> Inexact[Array, "*batch L H"] | tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+    ) -> Any:
         """Maps a batch of sequences.
 
         Args:
             u: inputs, ``(*batch, L, H)``, any ``L >= 1``.
-            state: state before the first step, from `init_state` or an earlier call; zero if omitted.
-            lengths: ``(*batch,)``, the true lengths of right-padded sequences. Padded inputs may hold
-                anything, NaN included; padded outputs are zero, and the state that is returned is the
-                one after ``lengths`` steps.
-            resets: ``(*batch, L)``, True at the first step of a new segment. Nothing crosses a reset,
-                in either direction.
+            state: state before the first step, from `init_state` or an earlier call; zero if
+                omitted.
+            lengths: ``(*batch,)``, the true lengths of right-padded sequences. Padded inputs may
+                hold anything, NaN included; padded outputs are zero, and the state that is returned
+                is the one after ``lengths`` steps.
+            resets: ``(*batch, L)``, True at the first step of a new segment. Nothing crosses a
+                reset, in either direction.
             dt: length of the interval that a step stands for, relative to the layer's own, either
                 one number (another sampling rate) or one per step (irregular sampling).
                 Continuous-time layers only.
@@ -108,7 +110,7 @@ class SequenceLayer(nnx.Module):
         if edits.valid is not None:
             u = select(edits.valid, u, 0)
         if edits.resets is not None:
-            u, state, edits, poisoned = self._contain_nonfinite(u, state, edits)
+            u, state, edits, poisoned = self._contain_nonfinite(u, state, edits, edits.resets)
         if (
             edits.resets is not None
             or edits.dt is not None
@@ -150,7 +152,8 @@ class SequenceLayer(nnx.Module):
         self._needs_causal("step")
         if u.ndim < 1 or u.shape[-1] != self.d_model:
             raise ValueError(
-                f"{type(self).__name__}.step: `u` must have shape (*batch, {self.d_model}); got {u.shape}."
+                f"{type(self).__name__}.step: `u` must have shape (*batch, {self.d_model}); "
+                f"got {u.shape}."
             )
         return self.advance(self.coefficients(self._check_dt(dt, u.shape[:-1])), state, u)
 
@@ -178,7 +181,8 @@ class SequenceLayer(nnx.Module):
             ValueError: if the layer has none.
         """
         raise ValueError(
-            f"{type(self).__name__}.to_ssm: this layer is not a finite state space of fixed matrices."
+            f"{type(self).__name__}.to_ssm: this layer is not a finite state space of fixed "
+            "matrices."
         )
 
     def edited(
@@ -254,9 +258,9 @@ class SequenceLayer(nnx.Module):
     def _needs_causal(self, what: str) -> None:
         if self.bidirectional:
             raise ValueError(
-                f"{type(self).__name__}: `{what}` needs a causal layer, and this one is bidirectional, so "
-                "its outputs depend on inputs to come. Build it with `bidirectional=False`, or call it "
-                "on whole sequences."
+                f"{type(self).__name__}: `{what}` needs a causal layer, and this one is "
+                "bidirectional, so its outputs depend on inputs to come. Build it with "
+                "`bidirectional=False`, or call it on whole sequences."
             )
 
     def _check(
@@ -265,7 +269,8 @@ class SequenceLayer(nnx.Module):
         name = type(self).__name__
         if u.ndim < 2 or u.shape[-1] != self.d_model or u.shape[-2] < 1:
             raise ValueError(
-                f"{name}: `u` must have shape (*batch, L, {self.d_model}) with L >= 1; got {u.shape}."
+                f"{name}: `u` must have shape (*batch, L, {self.d_model}) with L >= 1; "
+                f"got {u.shape}."
             )
         if state is not None or return_state:
             self._needs_causal("state")
@@ -291,20 +296,20 @@ class SequenceLayer(nnx.Module):
             return None
         if not self.continuous_time:
             raise ValueError(
-                f"{name}: `dt` needs a continuous-time layer, and {name} has no step length. Use S4, S4D "
-                "or S5, or append the time gaps to the inputs."
+                f"{name}: `dt` needs a continuous-time layer, and {name} has no step length. Use "
+                "S5, or append the time gaps to the inputs."
             )
         dt = jnp.asarray(dt)
         if dt.shape not in ((), shape):
             raise ValueError(
                 f"{name}: `dt` must be one number or have shape {shape}; got {dt.shape}."
             )
-        if dt.ndim == 0 and not isinstance(dt, jax.core.Tracer) and not dt > 0:
+        if dt.ndim == 0 and not isinstance(dt, Tracer) and not dt > 0:
             raise ValueError(f"{name}: `dt` must be positive; got {dt}.")
         return dt
 
     def _contain_nonfinite(
-        self, u: Array, state: PyTree, edits: Edits
+        self, u: Array, state: PyTree, edits: Edits, resets: Array
     ) -> tuple[Array, PyTree, Edits, Array]:
         """Replaces non-finite inputs by zero and says which outputs they must poison.
 
@@ -317,10 +322,10 @@ class SequenceLayer(nnx.Module):
             edits = edits._replace(dt=jnp.where(jnp.isfinite(edits.dt), edits.dt, 0))
         for leaf in jax.tree.leaves(state):
             finite = jnp.isfinite(leaf).reshape(*bad.shape[:-1], -1).all(-1)
-            bad = bad.at[..., 0].set(bad[..., 0] | (~finite & ~edits.resets[..., 0]))
+            bad = bad.at[..., 0].set(bad[..., 0] | (~finite & ~resets[..., 0]))
         u = jnp.where(jnp.isfinite(u), u, 0)
         state = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), state)
-        return u, state, edits, poisoned_steps(bad, edits.resets, both_sides=self.bidirectional)
+        return u, state, edits, poisoned_steps(bad, resets, both_sides=self.bidirectional)
 
 
 def _select_state(mask: Array, on_true: PyTree[Array], on_false: PyTree[Array]) -> PyTree[Array]:

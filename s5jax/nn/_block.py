@@ -20,9 +20,9 @@ class ResidualBlock(nnx.Module):
     r"""Norm, layer, activation and skip connection.
 
     .. math::
-        y = u + \operatorname{act}(\operatorname{layer}(\operatorname{norm}(u))) \quad\text{(prenorm)},
-        \qquad y = \operatorname{norm}(u + \operatorname{act}(\operatorname{layer}(u)))
-        \quad\text{(postnorm)}
+        y = u + f(\operatorname{norm}(u)) \ \text{(prenorm)}, \qquad
+        y = \operatorname{norm}(u + f(u)) \ \text{(postnorm)}, \qquad
+        f = \operatorname{act} \circ \operatorname{layer}
 
     The activations, with x the output of the layer, g = drop(gelu(x)) and W dense maps with bias:
 
@@ -38,10 +38,10 @@ class ResidualBlock(nnx.Module):
         layer: the sequence layer, of ``d_model`` features.
         norm: ``"batch"`` (statistics over batch and time, padding left out) or ``"layer"``.
         prenorm: normalise the layer's input instead of the sum.
-        norm_momentum: of the running statistics, in Flax's sense: PyTorch's ``momentum=m`` is ``1 - m``
-            here. S5 uses 0.95, and 0.9 for Pathfinder and Path-X; S4 uses 0.9.
-        norm_epsilon: PyTorch uses 1e-5 in both norms; Flax uses 1e-5 in batch and 1e-6 in layer norm,
-            and so did S5.
+        norm_momentum: of the running statistics, in Flax's sense; PyTorch's m is 1 - m here.
+            S5 uses 0.95, and 0.9 for Pathfinder and Path-X; S4 uses 0.9.
+        norm_epsilon: PyTorch uses 1e-5 in both norms; Flax uses 1e-5 in batch and 1e-6 in layer
+            norm, and so did S5.
         activation: one of the names above.
         dropout: rate; active in training mode (``model.train()``) only.
         tie_dropout: drop the same features at all times.
@@ -62,9 +62,9 @@ class ResidualBlock(nnx.Module):
         (2, 10, 4)
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
-        https://arxiv.org/abs/2208.04933; Gu, Goel and Ré, "Efficiently Modeling Long Sequences with
-        Structured State Spaces", 2022, https://arxiv.org/abs/2111.00396.
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933; Gu, Goel and Ré, "Efficiently Modeling Long
+        Sequences with Structured State Spaces", 2022, https://arxiv.org/abs/2111.00396.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class ResidualBlock(nnx.Module):
         dt: Float[Array, "*batch L"] | float | None = None,
         return_state: bool = False,
         rngs: nnx.Rngs | None = None,
-    ) -> Inexact[Array, "*batch L H"] | tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+    ) -> Any:
         """Maps a batch of sequences; the arguments are those of a layer.
 
-        ``rngs`` supplies the key ``dropout`` in training mode with a positive rate. With a state the
-        block must be in evaluation mode (``model.eval()``) if its norm is a batch norm.
+        ``rngs`` supplies the key ``dropout`` in training mode with a positive rate. With a state
+        the block must be in evaluation mode (``model.eval()``) if its norm is a batch norm.
         """
         if state is not None or return_state:
             check_stepwise(self.norm)
@@ -144,8 +144,9 @@ class ResidualBlock(nnx.Module):
         def drop(x: Array) -> Array:
             if rngs is None and self.dropout.rate > 0 and not self.dropout.deterministic:
                 raise ValueError(
-                    "ResidualBlock: in training mode with `dropout` > 0 a call needs `rngs`, for example "
-                    "model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call model.eval() first."
+                    "ResidualBlock: in training mode with `dropout` > 0 a call needs `rngs`, for "
+                    "example model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call "
+                    "model.eval() first."
                 )
             return self.dropout(x, rngs=rngs)
 

@@ -10,11 +10,11 @@ from s5jax.ops import Backend, linear_scan
 
 
 class DiagonalLayer(SequenceLayer):
-    r"""Base class of layers that solve :math:`x_k = \bar\Lambda_k x_{k-1} + b_k` element by element.
+    r"""Base class of layers with the recurrence :math:`x_k = \bar\Lambda_k x_{k-1} + b_k`.
 
     A family supplies ``coefficients``, with a field ``Lambda_bar``, and the two maps around the
-    recurrence; both take coefficients with or without leading axes. Resets, padding and a ``dt`` per
-    step are then other coefficients of the same scan, in both directions.
+    recurrence; both take coefficients with or without leading axes. Resets, padding and a ``dt``
+    per step are then other coefficients of the same scan, in both directions.
 
     ==================================  =============================================
     ``drive(coefficients, u)``          inputs to the recurrence, :math:`b_k`

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ _CONFIG, _ARRAYS = "model.json", "parameters.safetensors"
 def save(model: nnx.Module, folder: str | Path) -> None:
     """Writes a layer or model of this library to a folder.
 
-    ``model.json`` holds its class and constructor arguments, ``parameters.safetensors`` its parameters
-    and running statistics. Neither can execute anything when read.
+    ``model.json`` holds its class and constructor arguments, ``parameters.safetensors`` its
+    parameters and running statistics. Neither can execute anything when read.
 
     Args:
         model: a layer, `SequenceBackbone` or `SequenceClassifier`.
@@ -74,8 +74,8 @@ def load(folder: str | Path) -> Any:
     for name in (_CONFIG, _ARRAYS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"load: {folder / name} does not exist; `folder` must be one that s5jax.save wrote, "
-                "such as the folder `model` of a finished run."
+                f"load: {folder / name} does not exist; `folder` must be one that s5jax.save "
+                "wrote, such as the folder `model` of a finished run."
             )
     try:
         config = json.loads((folder / _CONFIG).read_text())
@@ -138,13 +138,13 @@ def _decode(value: Any) -> Any:
     return jnp.dtype(value["dtype"]) if isinstance(value, dict) else value
 
 
-def _build(cls: type[nnx.Module], arguments: Any, folder: Path) -> nnx.Module:
+def _build(cls: Callable[..., nnx.Module], arguments: Any, folder: Path) -> nnx.Module:
     try:
         decoded = {name: _decode(value) for name, value in arguments.items()}
         return nnx.eval_shape(lambda: cls(**decoded, rngs=nnx.Rngs(0)))
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"load: {folder / _CONFIG} does not describe a {cls.__name__} of this version of s5jax: {error}"
+            f"load: {folder / _CONFIG} does not describe a model of this version of s5jax: {error}"
         ) from error
 
 
@@ -157,13 +157,14 @@ def _fill(state: nnx.State, arrays: Mapping[str, np.ndarray], folder: Path) -> N
     if variables.keys() != arrays.keys():
         missing, extra = sorted(variables.keys() - arrays), sorted(arrays.keys() - variables)
         raise ValueError(
-            f"load: {folder / _ARRAYS} does not fit the model: missing {missing}, unexpected {extra}."
+            f"load: {folder / _ARRAYS} does not fit the model: missing {missing}, "
+            f"unexpected {extra}."
         )
     for name, variable in variables.items():
         expected = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
         if arrays[name].shape != expected.shape or arrays[name].dtype != expected.dtype:
             raise ValueError(
-                f"load: {name} in {folder / _ARRAYS} must be {expected.dtype} of shape {expected.shape}; "
-                f"got {arrays[name].dtype} of shape {arrays[name].shape}."
+                f"load: {name} in {folder / _ARRAYS} must be {expected.dtype} of shape "
+                f"{expected.shape}; got {arrays[name].dtype} of shape {arrays[name].shape}."
             )
         variable.set_value(jnp.asarray(arrays[name]))

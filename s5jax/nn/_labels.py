@@ -11,16 +11,17 @@ from s5jax._errors import check_choice
 def param_labels(model: nnx.Module, groups: Mapping[str, str] | None = None) -> dict[Any, Any]:
     """Names the optimiser group of every parameter, as the layers declare it.
 
-    ``"ssm"`` holds the parameters that the papers train with a small learning rate and no weight decay,
-    ``"regular"`` all others.
+    ``"ssm"`` holds the parameters that the papers train with a small learning rate and no weight
+    decay, ``"regular"`` all others.
 
     Args:
         model: a layer or a model.
-        groups: exceptions, from the name of a parameter, such as ``"B"`` or ``"bias"``, to any group.
+        groups: exceptions, from the name of a parameter, such as ``"B"`` or ``"bias"``, to any
+            group.
 
     Returns:
-        Nested dictionaries shaped like ``nnx.to_pure_dict(nnx.state(model, nnx.Param))``, with a group
-        at each leaf: what `optax.multi_transform` takes.
+        Nested dictionaries shaped like ``nnx.to_pure_dict(nnx.state(model, nnx.Param))``, with a
+        group at each leaf: what `optax.multi_transform` takes.
 
     Raises:
         ValueError: if ``groups`` names a parameter that the model does not have.
@@ -34,8 +35,8 @@ def param_labels(model: nnx.Module, groups: Mapping[str, str] | None = None) -> 
         ssm regular regular
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
-        https://arxiv.org/abs/2208.04933, appendix B.1.3.
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933, appendix B.1.3.
     """
     groups = {} if groups is None else groups
     parameters = nnx.to_flat_state(nnx.state(model, nnx.Param))

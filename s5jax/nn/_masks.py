@@ -5,15 +5,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Inexact
 
 
 def valid_steps(where: str, lengths: Any, shape: tuple[int, ...]) -> Bool[Array, "*batch L"] | None:
-    """True where right-padded sequences of shape ``(*batch, L, H)`` hold data; None without lengths.
+    """True where right-padded sequences hold data; None without ``lengths``.
+
+    Args:
+        where: who asks, for the message.
+        lengths: true lengths of the sequences, or None.
+        shape: of the padded sequences, ``(*batch, L, H)``.
 
     Raises:
-        ValueError: if ``lengths`` are no integers of the batch shape or, when their values are known,
-            that is outside of `jax.jit`, not all between 0 and L.
+        ValueError: if ``lengths`` are no integers of the batch shape or, when their values are
+            known, that is outside of `jax.jit`, not all between 0 and L.
     """
     if lengths is None:
         return None
@@ -23,7 +29,7 @@ def valid_steps(where: str, lengths: Any, shape: tuple[int, ...]) -> Bool[Array,
             f"{where}: `lengths` must be integers of shape {tuple(batch_shape)}, one per sequence; "
             f"got {lengths.dtype} with shape {lengths.shape}."
         )
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
+    if not isinstance(lengths, Tracer) and lengths.size:
         values = np.asarray(lengths)
         low, high = values.min(), values.max()
         if low < 0 or high > L:

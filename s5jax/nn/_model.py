@@ -1,6 +1,6 @@
 """Whole models: an encoder, residual blocks and a head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ class SequenceBackbone(nnx.Module):
     .. math:: x_0 = \operatorname{encoder}(u), \quad x_i = \operatorname{block}_i(x_{i-1}), \quad
         y = x_{n} \ \text{or}\ \operatorname{norm}(x_n)
 
-    It keeps the contract of a single layer: the same ``state``, ``lengths``, ``resets``, ``dt``, `step`.
+    It keeps the contract of a single layer: the same ``state``, ``lengths``, ``resets``, ``dt``,
+    `step`.
 
     Args:
         layer: class of the layers, for example `S5`.
@@ -32,8 +33,8 @@ class SequenceBackbone(nnx.Module):
         d_model: number of features H of the blocks.
         n_layers: number of blocks.
         layer_options: further arguments of ``layer``.
-        encoder: ``"linear"`` for real inputs ``(*batch, L, d_input)``, ``"embedding"`` for integer ones
-            ``(*batch, L)``.
+        encoder: ``"linear"`` for real inputs ``(*batch, L, d_input)``, ``"embedding"`` for integer
+            ones ``(*batch, L)``.
         final_norm: a norm after the last block, as S4's models with ``prenorm`` have; S5's do not.
         norm: as the following, an argument of `ResidualBlock`.
         prenorm: see `ResidualBlock`.
@@ -42,7 +43,8 @@ class SequenceBackbone(nnx.Module):
         activation: see `ResidualBlock`.
         dropout: see `ResidualBlock`.
         tie_dropout: see `ResidualBlock`.
-        dtype: dtype of computations, of the layers too; by default that of inputs and parameters together.
+        dtype: dtype of computations, of the layers too; by default that of inputs and parameters
+            together.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
 
@@ -62,7 +64,7 @@ class SequenceBackbone(nnx.Module):
 
     def __init__(
         self,
-        layer: type[SequenceLayer],
+        layer: Callable[..., SequenceLayer],
         *,
         d_input: int,
         d_model: int,
@@ -223,13 +225,13 @@ class SequenceClassifier(SequenceBackbone):
         (2, 10)
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
-        https://arxiv.org/abs/2208.04933.
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933.
     """
 
     def __init__(
         self,
-        layer: type[SequenceLayer],
+        layer: Callable[..., SequenceLayer],
         *,
         d_output: int,
         pooling: Pooling = "mean",
@@ -250,15 +252,20 @@ class SequenceClassifier(SequenceBackbone):
         *,
         state: ClassifierState | None = None,
         lengths: Int[Array, "*batch"] | None = None,
+        resets: Bool[Array, "*batch L"] | None = None,
         dt: Float[Array, "*batch L"] | float | None = None,
         return_state: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> Any:
-        """Maps a batch of sequences to logits ``(*batch, d_output)``; see `SequenceBackbone`."""
+        """Maps a batch of sequences to logits ``(*batch, d_output)``; see `SequenceBackbone`.
+
+        Segments that ``resets`` separate are pooled together.
+        """
         x = super().__call__(
             u,
             state=None if state is None else state.blocks,
             lengths=lengths,
+            resets=resets,
             dt=dt,
             return_state=return_state,
             rngs=rngs,

@@ -35,6 +35,6 @@ def check_stepwise(norm: nnx.Module) -> None:
     """Raises a ValueError if the norm would need whole sequences."""
     if isinstance(norm, nnx.BatchNorm) and not norm.use_running_average:
         raise ValueError(
-            "ResidualBlock: steps and states need evaluation mode, because batch norm in training mode "
-            "uses the statistics of whole sequences. Call model.eval() first."
+            "ResidualBlock: steps and states need evaluation mode, because batch norm in "
+            "training mode uses the statistics of whole sequences. Call model.eval() first."
         )

@@ -34,7 +34,7 @@ _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
 
 class S5Coefficients(NamedTuple):
-    """One step of S5; ``D`` is None in the backward direction, where the skip must not count twice."""
+    """One step of S5; ``D`` is None backward in time, since the skip must not count twice."""
 
     Lambda_bar: Complex[Array, "*batch P"]
     Gamma: Complex[Array, "*batch P"]
@@ -51,15 +51,16 @@ class S5(DiagonalLayer):
         y_k = f \operatorname{Re}(\tilde C x_k) + D \odot u_k
 
     with :math:`\bar\Lambda, \Gamma` from :math:`\Lambda` and one step size per state, and
-    :math:`f = 2` if one of each conjugate pair is kept (``conj_sym``), else 1. A bidirectional layer
-    adds :math:`f \operatorname{Re}(\tilde C' x'_k)` with
+    :math:`f = 2` if one of each conjugate pair is kept (``conj_sym``), else 1. A bidirectional
+    layer adds :math:`f \operatorname{Re}(\tilde C' x'_k)` with
     :math:`x'_k = \bar\Lambda x'_{k+1} + \Gamma \tilde B u_k`; both states see :math:`u_k`.
 
     Parameters are stored as reals, complex ones with a last axis of (real, imaginary):
-    ``Lambda_re``, ``Lambda_im``, ``log_step`` of shape ``(P,)``, ``B`` of shape ``(P, H, 2)``, ``C`` of
-    shape ``(H, P, 2)`` (``(H, 2 P, 2)`` if bidirectional, forward states first) and ``D`` of shape
-    ``(H,)``, where P is ``d_state / 2`` with ``conj_sym``. The optimiser group ``"ssm"`` (small learning
-    rate, no weight decay) holds ``Lambda_re``, ``Lambda_im``, ``log_step`` and ``B``.
+    ``Lambda_re``, ``Lambda_im``, ``log_step`` of shape ``(P,)``, ``B`` of shape ``(P, H, 2)``,
+    ``C`` of shape ``(H, P, 2)`` (``(H, 2 P, 2)`` if bidirectional, forward states first) and ``D``
+    of shape ``(H,)``, where P is ``d_state / 2`` with ``conj_sym``. The optimiser group ``"ssm"``
+    (small learning rate, no weight decay) holds ``Lambda_re``, ``Lambda_im``, ``log_step`` and
+    ``B``.
 
     Args:
         d_model: number of features H.
@@ -80,8 +81,8 @@ class S5(DiagonalLayer):
         rngs: source of the key ``params``.
 
     Raises:
-        ValueError: for sizes that are not positive or do not divide, an odd number of states a block
-            under ``conj_sym``, or an unknown option.
+        ValueError: for sizes that are not positive or do not divide, an odd number of states a
+            block under ``conj_sym``, or an unknown option.
 
     Example:
         >>> import jax.numpy as jnp
@@ -94,8 +95,8 @@ class S5(DiagonalLayer):
         ((2, 100, 4), (2, 4), (2, 4))
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
-        https://arxiv.org/abs/2208.04933.
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933.
     """
 
     continuous_time = True

@@ -1,6 +1,7 @@
 """First-order linear recurrences, the engine of every diagonal state-space layer."""
 
-from typing import Literal, get_args
+import functools
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -90,8 +91,7 @@ def linear_scan(
     a, b = (jnp.moveaxis(v, -2, 0) if v.ndim > 1 else v for v in (a.astype(dtype), b.astype(dtype)))
     x0 = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
     cut = None if resets is None else _cuts(jnp.moveaxis(resets, -1, 0), reverse)
-    run = _sequential if scan_backend(backend) == "sequential" else _associative
-    return jnp.moveaxis(run(a, b, x0, cut, reverse), 0, -2)
+    return jnp.moveaxis(_solve(scan_backend(backend), reverse, a, b, x0, cut), 0, -2)
 
 
 def linear_scan_ref(
@@ -127,8 +127,8 @@ def _check_shapes(a: Array, b: Array, x0: Array | None, resets: Array | None) ->
         raise ValueError(f"linear_scan: `b` must have shape (*batch, L, P), got {b.shape}.")
     if a.shape not in (b.shape[-1:], b.shape):
         raise ValueError(
-            f"linear_scan: `a` must be constant, of shape {b.shape[-1:]}, or given per step with the "
-            f"shape of `b`, {b.shape}; got {a.shape}."
+            f"linear_scan: `a` must be constant, of shape {b.shape[-1:]}, or given per step "
+            f"with the shape of `b`, {b.shape}; got {a.shape}."
         )
     state_shape = b.shape[:-2] + b.shape[-1:]
     if x0 is not None and x0.shape != state_shape:
@@ -150,18 +150,62 @@ def _cuts(resets: Array, reverse: bool) -> Array:
     return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
 
-def _sequential(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:
-    constant = a if a.ndim == 1 else None
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solve(backend: str, reverse: bool, a: Array, b: Array, x0: Array, cut: Array | None) -> Array:
+    r"""The recurrence with time leading, by the named algorithm.
 
-    def step(x: Array, inputs: tuple[Array | None, Array, Array | None]) -> tuple[Array, Array]:
+    The derivative of the states obeys the same recurrence, driven by :math:`\dot b_k + \dot a_k
+    x_{k-1}`. Written as such, with every shift applied to the linear :math:`\dot a`, it needs the
+    states and nothing else in memory, where differentiating the algorithm would keep copies of
+    them; and it serves forward and reverse mode alike.
+    """
+    return (_sequential if backend == "sequential" else _associative)(a, b, x0, cut, reverse)
+
+
+@_solve.defjvp
+def _solve_jvp(
+    backend: str, reverse: bool, primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    a, b, x0, cut = primals
+    a_dot, b_dot, x0_dot, _ = tangents
+    x = _solve(backend, reverse, a, b, x0, cut)
+    # Row k of `a_next` is a_dot of the step that reads x_k; the last state is read by none.
+    first, others = (slice(-1, None), slice(0, -1)) if reverse else (slice(0, 1), slice(1, None))
+    a_dot = jnp.broadcast_to(a_dot, b.shape) if a.ndim == 1 else a_dot
+    if cut is not None:
+        a_dot = jnp.where(cut[..., None], 0, a_dot)
+    zero = jnp.zeros_like(a_dot[:1])
+    a_next = [zero, a_dot[others]] if reverse else [a_dot[others], zero]
+    driven = jnp.concatenate(a_next) * x
+    start = a_dot[first] * x0
+    driven = [driven[1:], start] if reverse else [start, driven[:-1]]
+    run = _sequential if backend == "sequential" else _associative
+    return x, run(a, b_dot + jnp.concatenate(driven), x0_dot, cut, reverse)
+
+
+def _sequential(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:
+    """One step after the other; L-long complex arrays enter and leave as real and imaginary parts.
+
+    So they need not be interleaved when they come from, and go to, real matrix products.
+    """
+
+    def step(x: Array, inputs: tuple[Any, Any, Array | None]) -> tuple[Array, Any]:
         a_k, b_k, cut_k = inputs
         if cut_k is not None:
             x = jnp.where(cut_k[..., None], 0, x)
-        x = (constant if a_k is None else a_k) * x + b_k
-        return x, x
+        x = (a if a_k is None else _join(a_k)) * x + _join(b_k)
+        return x, _split(x)
 
-    per_step = (None if constant is not None else a, b, cut)
-    return jax.lax.scan(step, x0, per_step, reverse=reverse)[1]
+    per_step = (None if a.ndim == 1 else _split(a), _split(b), cut)
+    return _join(jax.lax.scan(step, x0, per_step, reverse=reverse)[1])
+
+
+def _split(z: Array) -> tuple[Array, ...]:
+    return (z.real, z.imag) if jnp.iscomplexobj(z) else (z,)
+
+
+def _join(parts: tuple[Array, ...]) -> Array:
+    return jax.lax.complex(*parts) if len(parts) == 2 else parts[0]
 
 
 def _associative(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:

@@ -1,5 +1,7 @@
 """One suite for every layer: the contract of `s5jax.nn.SequenceLayer`."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +124,7 @@ def test_resets_separate_segments(row):
     y = run(layer, u, resets=RESETS)
     for i, marks in enumerate(RESETS):
         bounds = [0, *np.flatnonzero(marks), 12]
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+        for a, b in itertools.pairwise(bounds):
             if a < b:
                 assert_close(y[i, a:b], run(layer, u[i, a:b]))
 

@@ -123,7 +123,7 @@ def test_backbone_keeps_resets_and_dt():
     u, resets = normal(6, 7, 2), jnp.zeros(7, bool).at[3].set(True)
     assert_close(run(model, u, resets=resets)[3:], run(model, u[3:]))
     assert_close(run(model, u, dt=2.0), run(model, u, dt=jnp.full(7, 2.0)))
-    y, state = model.step(u[0], model.init_state(), 2.0)
+    y, _ = model.step(u[0], model.init_state(), 2.0)
     assert_close(y, run(model, u, dt=2.0)[0])
 
 
@@ -227,7 +227,7 @@ def test_save_and_load(model, tmp_path):
 def test_load_says_what_is_wrong(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model.json does not exist"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="`model` must be one of.*got 'ResidualBlock'"):
+    with pytest.raises(ValueError, match=r"`model` must be one of.*got 'ResidualBlock'"):
         save(block(), tmp_path)
     save(S5(4, 8, rngs=nnx.Rngs(0)), tmp_path)
     good = (tmp_path / "model.json").read_text()
@@ -236,8 +236,8 @@ def test_load_says_what_is_wrong(tmp_path):
         ("[]", "is damaged"),
         (good.replace('"S5"', '"S6"'), "`class` must be one of.*mean 'S5'"),
         (good.replace('"d_state": 8', '"d_state": 16'), "must be float32 of shape"),
-        (good.replace('"d_state"', '"d_sate"'), "does not describe a S5 of this version"),
-        (good.replace('"float32"', '"floaty"'), "does not describe a S5 of this version"),
+        (good.replace('"d_state"', '"d_sate"'), "does not describe a model of this version"),
+        (good.replace('"float32"', '"floaty"'), "does not describe a model of this version"),
     ]:
         (tmp_path / "model.json").write_text(bad)
         with pytest.raises(ValueError, match=message):

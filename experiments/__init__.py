@@ -1,0 +1,1 @@
+"""Training, evaluation and recipes on top of :mod:`s5jax`."""

@@ -1,0 +1,92 @@
+"""From a configuration to its task, model, optimiser and steps; and what the model is worth."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from experiments.config import Config
+from experiments.data import eval_batches, on_device
+from experiments.errors import RunError, blaming_options
+from experiments.optim import group_labels, make_optimizer
+from experiments.steps import Leaves, Steps, make_steps
+from experiments.tasks import Split, Task, get_task
+
+
+class Setup(NamedTuple):
+    """What a configuration stands for on a mesh."""
+
+    config: Config
+    mesh: Mesh
+    task: Task
+    steps: Steps
+    labels: Any
+    """The optimiser group of every parameter."""
+
+
+def prepare(config: Config, mesh: Mesh, model: nnx.Module | None = None) -> Setup:
+    """Builds task, model, optimiser and steps.
+
+    Args:
+        config: the run.
+        mesh: devices.
+        model: a trained model; by default a new one, from the run's seed.
+
+    Returns:
+        All that is needed to train or evaluate.
+
+    Raises:
+        UsageError: if the options contradict each other.
+    """
+    with blaming_options():
+        task = get_task(config.task)(config.data)
+        model = model or config.model.build(task, rngs=nnx.Rngs(config.seed))
+        labels = group_labels(model, config.optim)
+        task.source("train", seed=config.seed)[0]  # fails now if no example can be had
+    optimizer = make_optimizer(config, labels)
+    steps = make_steps(
+        model, task, optimizer, mesh, seed=config.seed, log_every=config.train.log_every
+    )
+    return Setup(config, mesh, task, steps, labels)
+
+
+def evaluate(
+    setup: Setup,
+    leaves: Leaves,
+    split: Split,
+    *,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """The means of the measures over all examples of a split.
+
+    Args:
+        setup: what :func:`prepare` gave.
+        leaves: the flat state whose parameters are evaluated.
+        split: which examples.
+        between: called before each batch.
+
+    Returns:
+        A value for each of the task's measures.
+
+    Raises:
+        RunError: if a value is not finite.
+    """
+    config = setup.config
+    dataset = eval_batches(setup.task, split, seed=config.seed, batch_size=config.train.batch_size)
+    sums: dict[str, float] = {}
+    computing = None
+    for batch in itertools.chain(on_device(dataset, setup.mesh), [None]):
+        between()
+        finished, computing = computing, batch and setup.steps.evaluate(leaves, batch)
+        for name, value in jax.device_get(finished or {}).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    means = {name: sums[name] / sums["examples"] for name in setup.task.measures}
+    if not all(map(math.isfinite, means.values())):
+        raise RunError(
+            f"Not every {split} measure is finite: {means}. A lower --optim.lr may help."
+        )
+    return means

@@ -1,0 +1,150 @@
+"""Checkpoints: the last two and the best."""
+
+import contextlib
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from experiments.errors import RunError
+from experiments.results import write_json
+from experiments.steps import Leaves
+
+CHECKSUMS = "checksums.json"
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run remembers besides its arrays."""
+
+    best: dict[str, Any] | None = None
+    """``step`` and validation measures of the best checkpoint so far."""
+    wall_s: float = 0.0
+    """Time spent up to the checkpoint, over all starts [s]."""
+
+
+class Checkpoints:
+    """The checkpoints of a run; a context manager.
+
+    Beside each lie the checksums of its files, written last: a checkpoint without them, or with
+    others, is damaged and is not even opened.
+
+    Args:
+        folder: where they lie, one folder a step.
+        names: a name for each array of the state.
+        like: arrays of the state's shapes, types and places.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], like: Leaves) -> None:
+        self.progress = Progress()
+        self._folder = folder.resolve()
+        self._names = names
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in like]
+        self._like = dict(zip(names, shapes, strict=True))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_LastTwoAndBest(self),
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+        )
+        with _as_run_error(f"open the checkpoints in {folder}"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, leaves: Leaves) -> None:
+        """Writes a checkpoint, unless the step has one.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            arrays=ocp.args.StandardSave(dict(zip(self._names, leaves, strict=True))),
+            progress=ocp.args.JsonSave(dataclasses.asdict(self.progress)),
+        )
+        with _as_run_error(f"write the checkpoint of step {step}"):
+            self._manager.save(step, args=items)
+            write_json(self._folder / str(step) / CHECKSUMS, self._checksums(step))
+
+    def restore(self, step: int) -> tuple[Leaves, Progress]:
+        """Reads the checkpoint of a step.
+
+        Raises:
+            RunError: if it cannot be read.
+        """
+        items = ocp.args.Composite(
+            arrays=ocp.args.StandardRestore(self._like), progress=ocp.args.JsonRestore()
+        )
+        with _as_run_error(f"read the checkpoint of step {step}"):
+            restored = self._manager.restore(step, args=items)
+        leaves = [restored["arrays"][name] for name in self._names]
+        return leaves, Progress(**restored["progress"])
+
+    def restore_newest(self, report: Callable[[str], None]) -> tuple[int, Leaves] | None:
+        """Reads the newest intact checkpoint, and takes over its progress.
+
+        Args:
+            report: told about each damaged checkpoint, which is removed.
+
+        Returns:
+            The step and the arrays, or None if there is no checkpoint.
+
+        Raises:
+            RunError: if an intact checkpoint cannot be read.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if self._is_intact(step):
+                leaves, self.progress = self.restore(step)
+                return step, leaves
+            report(f"The checkpoint of step {step} is damaged; going on from the one before.")
+            self._manager.delete(step)
+        return None
+
+    def _checksums(self, step: int) -> dict[str, int]:
+        folder = self._folder / str(step)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {
+            str(path.relative_to(folder)): zlib.crc32(path.read_bytes())
+            for path in files
+            if path.name != CHECKSUMS
+        }
+
+    def _is_intact(self, step: int) -> bool:
+        try:
+            written = json.loads((self._folder / str(step) / CHECKSUMS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return written == self._checksums(step)
+
+
+class _LastTwoAndBest(preservation_policy.PreservationPolicy):
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: preservation_policy.PreservationContext
+    ) -> list[bool]:
+        del context
+        best = self.checkpoints.progress.best
+        keep = {checkpoint.step for checkpoint in checkpoints[-2:]} | {best["step"] if best else -1}
+        return [checkpoint.step in keep for checkpoint in checkpoints]
+
+
+@contextlib.contextmanager
+def _as_run_error(action: str) -> Generator[None]:
+    """Whatever the storage raises becomes one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise RunError(f"Could not {action}: {error}") from error

@@ -1,0 +1,205 @@
+"""Command lines, read twice: first for the task, then with the options and defaults it has."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, TypeVar
+
+import jax
+import tyro
+
+from experiments.config import Config, OptimOptions, TrainOptions
+from experiments.errors import UsageError, blaming_options, nearest
+from experiments.models import MODELS, ModelOptions
+from experiments.recipes import PRESETS, get_recipe
+from experiments.tasks import TASKS, DataOptions, Split
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+MeshSpec = Annotated[str | None, tyro.conf.arg(metavar="data=N")]
+Chosen = TypeVar("Chosen", bound="Selection")
+Flags = TypeVar("Flags")
+HELP = ("-h", "--help")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The flags that decide which other flags there are."""
+
+    task: Name = None
+    """What to learn."""
+    model_name: Annotated[str, tyro.conf.arg(name="model", metavar="NAME")] = "s5"
+    """What learns it."""
+    preset: Name = None
+    """Which recipe; without it, paper on an accelerator and cpu otherwise."""
+
+    def recipe(self) -> Config:
+        """The configuration that the flags choose.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        if self.task is None:
+            raise UsageError(f"Say what to learn with --task=NAME: {', '.join(TASKS)}.")
+        return get_recipe(self.task, self.model_name, self.preset or _default_preset())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSelection(Selection):
+    """The flags of ``experiments.train`` that do not depend on task and model."""
+
+    seed: int = 0
+    """Decides data, their order, first parameters and dropout."""
+    workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the run; without it, runs/TASK-MODEL-PRESET-seedSEED."""
+    mesh: MeshSpec = None
+    """Devices that share each batch, as data=N; without it, all of them."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """At a non-finite loss or gradient: end the run, or leave the step out."""
+    deterministic: Switch = False
+    """The same numbers each time on an accelerator, too; slower there."""
+    print_config: Switch = False
+    """Print the configuration as JSON and leave."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainFlags(TrainSelection):
+    """All flags of ``experiments.train``."""
+
+    data: tyro.conf.FlagConversionOff[DataOptions]
+    model: tyro.conf.FlagConversionOff[ModelOptions]
+    optim: tyro.conf.FlagConversionOff[OptimOptions]
+    train: tyro.conf.FlagConversionOff[TrainOptions]
+
+    def config(self) -> Config:
+        """The configuration that the flags ask for.
+
+        Raises:
+            UsageError: if the sections do not fit together.
+        """
+        recipe = self.recipe()
+        with blaming_options():
+            return dataclasses.replace(
+                recipe,
+                seed=self.seed,
+                data=self.data,
+                model=self.model,
+                optim=self.optim,
+                train=self.train,
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleSelection(Selection):
+    """The flags of ``experiments.data sample`` that do not depend on the task."""
+
+    preset: Name = "paper"
+    """Which recipe."""
+    seed: int = 0
+    """The seed of the run."""
+    split: Split = "train"
+    """Which examples."""
+    n: int = 100
+    """How many examples."""
+    out: str = "sample.npz"
+    """The file to write."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleFlags(SampleSelection):
+    """All flags of ``experiments.data sample``."""
+
+    data: tyro.conf.FlagConversionOff[DataOptions]
+
+
+def parse_train(args: Sequence[str]) -> TrainFlags:
+    """Reads the command line of ``experiments.train``."""
+
+    def defaults(selection: TrainSelection) -> TrainFlags:
+        if selection.deterministic:
+            use_deterministic_operations()
+        recipe = selection.recipe()
+        return TrainFlags(
+            task=selection.task,
+            data=recipe.data,
+            model=recipe.model,
+            optim=recipe.optim,
+            train=recipe.train,
+        )
+
+    return _parse(
+        args,
+        TrainSelection,
+        defaults,
+        prog="python -m experiments.train",
+        description="Trains a model on a task, and goes on where a run was interrupted.",
+        example="python -m experiments.train --task=pathx --model.d_state=64 --optim.lr=1e-3",
+    )
+
+
+def parse_sample(args: Sequence[str]) -> SampleFlags:
+    """Reads the command line of ``experiments.data sample``."""
+    return _parse(
+        args,
+        SampleSelection,
+        lambda selection: SampleFlags(task=selection.task, data=selection.recipe().data),
+        prog="python -m experiments.data sample",
+        description="Writes examples as training sees them, in its order, to a .npz file.",
+        example="python -m experiments.data sample --task=pathx --n=300 --seed=7 --out=FILE.npz",
+    )
+
+
+def use_deterministic_operations() -> None:
+    """Asks XLA for reproducible results on accelerators; before the first use of a device."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def _parse(
+    args: Sequence[str],
+    selection_type: type[Chosen],
+    defaults: Callable[[Chosen], Flags],
+    *,
+    prog: str,
+    description: str,
+    example: str,
+) -> Flags:
+    presets = "\n".join(f"  {name:<6} {text}" for name, text in PRESETS.items())
+    text = (
+        f"{description}\n\nTasks: {', '.join(TASKS)}\n\nModels: {', '.join(MODELS)}\n\n"
+        f"Presets:\n{presets}\n\nExample: {example}\n\n"
+    )
+    wants_help = any(arg in HELP for arg in args)
+    selecting = [arg for arg in args if arg not in HELP]
+    read = functools.partial(
+        tyro.cli, prog=prog, use_underscores=True, return_unknown_args=True, description=text
+    )
+    selection, _ = read(selection_type, args=selecting)
+    if selection.task is None and wants_help:
+        more = "With --task=NAME, --help shows the options of its data, model and training, too."
+        read(selection_type, args=["--help"], description=text + more)
+    default = defaults(selection)
+    flags, unknown = read(type(default), args=args, default=default)
+    if unknown:
+        raise UsageError(_explain_unknown(unknown[0], default))
+    return flags
+
+
+def _explain_unknown(arg: str, flags: object) -> str:
+    """Names the valid flags, those of its section if it has one, and the nearest."""
+    sections: dict[str, list[str]] = {"": []}
+    for name, value in vars(flags).items():
+        if dataclasses.is_dataclass(value):
+            sections[name] = [f"--{name}.{field.name}" for field in dataclasses.fields(value)]
+        else:
+            sections[""].append(f"--{name.removesuffix('_name')}")
+    flag = arg.partition("=")[0]
+    section = flag.lstrip("-").partition(".")[0] if "." in flag else ""
+    valid = sections.get(section) or [f"--{name}.*" for name in sections if name]
+    everything = [name for names in sections.values() for name in names]
+    return f"Unknown option {flag!r}: choose from {', '.join(valid)}.{nearest(flag, everything)}"
+
+
+def _default_preset() -> str:
+    return "cpu" if jax.default_backend() == "cpu" else "paper"

@@ -1,0 +1,201 @@
+"""The configuration of a run: typed, checked, and the same as ``config.json``."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from experiments.errors import (
+    UsageError,
+    blaming_options,
+    check_not_negative,
+    check_positive,
+    nearest,
+    pick,
+)
+from experiments.models import MODELS, ModelOptions
+from experiments.tasks import DataOptions, get_task
+
+OptConfig = Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay"]
+Section = TypeVar("Section")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+    """Optimiser: AdamW, and Adam at its own rate for the state space's parameters."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    ssm_lr: float = 1e-3
+    """Peak learning rate of the group "ssm"."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of the group "regular", times the learning rate."""
+    schedule: Literal["cosine", "s5_cosine", "constant"] = "cosine"
+    """After the warm-up; s5_cosine is the published S5's, at zero in the last warm-up's worth."""
+    warmup_steps: int = 0
+    """Linear warm-up [steps]."""
+    opt_config: OptConfig = "standard"
+    """Groups as in the published S5: which of B and C decay, and at which rate they learn."""
+    dt_global: bool = False
+    """The step sizes learn as the group "regular" does."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, lr=self.lr, ssm_lr=self.ssm_lr)
+        check_not_negative(self, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Training: how long, and how often to look."""
+
+    steps: int = 10_000
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Examples a step, over all devices."""
+    log_every: int = 100
+    """Write the mean training loss [steps]."""
+    eval_every: int = 1_000
+    """Evaluate on the validation split [steps]; the end of the run always does."""
+    checkpoint_every: int = 1_000
+    """Write a checkpoint [steps]; each evaluation does, too."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, **dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that decides the numbers of a run."""
+
+    task: str
+    preset: str
+    seed: int = 0
+    data: DataOptions
+    model: ModelOptions
+    optim: OptimOptions
+    train: TrainOptions
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"Config: `seed` must lie in [0, 2**31); got {self.seed}.")
+        if self.optim.warmup_steps >= self.train.steps:
+            raise ValueError(
+                "Config: `optim.warmup_steps` must be below `train.steps`; got "
+                f"{self.optim.warmup_steps} of {self.train.steps}."
+            )
+        if self.data.n_train < self.train.batch_size:
+            raise ValueError(
+                "Config: `train.batch_size` must not exceed `data.n_train`; got "
+                f"{self.train.batch_size} of {self.data.n_train}."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see each training example once; the ragged rest of an epoch is dropped."""
+        return self.data.n_train // self.train.batch_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``config.json`` has it."""
+        values = dataclasses.asdict(self)
+        return {**values, "model": {"name": self.model.name, **values["model"]}}
+
+    def to_json(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Reads ``config.json``.
+
+        Raises:
+            UsageError: if a field is unknown, missing, or of another type.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"The configuration is not JSON: {error}.") from None
+        if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+            raise UsageError("The configuration must be an object with a section `model`.")
+        model = dict(values["model"])
+        sections = {
+            "data": get_task(str(values.get("task"))).options_type,
+            "model": pick("model", str(model.pop("name", None)), MODELS),
+            "optim": OptimOptions,
+            "train": TrainOptions,
+        }
+        values["model"] = model
+        for name, section in sections.items():
+            values[name] = _read(section, values.get(name), name)
+        return _read(cls, values, "config")
+
+
+def read_config(workdir: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        UsageError: if the folder holds no valid ``config.json``.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise UsageError(f"No run in {workdir}: {path} does not exist.")
+    return Config.from_json(path.read_text(encoding="utf-8"))
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two configurations differ, as ``{"data.size": (old, new)}``."""
+    a, b = _flatten(old.to_dict()), _flatten(new.to_dict())
+    names = [*a, *(name for name in b if name not in a)]
+    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _read(section: type[Section], values: object, where: str) -> Section:
+    """Builds a dataclass from JSON values; strict about names and types."""
+    if isinstance(values, section):
+        return values
+    if not isinstance(values, Mapping):
+        raise UsageError(f"`{where}` must be an object; got {values!r}.")
+    hints = typing.get_type_hints(section)
+    names = [field.name for field in dataclasses.fields(section)]  # ty: ignore[invalid-argument-type]
+    for name in values:
+        if name not in names:
+            valid = ", ".join(names)
+            hint = nearest(str(name), names)
+            raise UsageError(f"Unknown field `{where}.{name}`: choose from {valid}.{hint}")
+    if missing := [name for name in names if name not in values]:
+        raise UsageError(f"Missing in `{where}`: {', '.join(missing)}.")
+    read = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
+    with blaming_options():
+        return section(**read)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """Checks a JSON value against an annotation; lists become tuples, integers floats."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
+        return None
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True):
+        if not (kind is int and isinstance(value, bool)):
+            return value
+    name = (
+        " | ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", kind)
+    )
+    raise UsageError(f"`{where}` must be {name}; got {value!r}.")

@@ -1,0 +1,86 @@
+"""What a run shows: a progress bar on a terminal, sparse lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from experiments.config import TrainOptions
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Shows the progress of a run; a context manager.
+
+    Args:
+        options: length of the run and size of its batches.
+        step: the step from which it goes on.
+    """
+
+    def __init__(self, options: TrainOptions, *, step: int) -> None:
+        self.steps, self.batch_size = options.steps, options.batch_size
+        self.console = Console(soft_wrap=True, highlight=False, markup=False)
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=self.console)
+        self._bar_task = self._bar.add_task("", total=self.steps, completed=step, text="")
+        self._has_bar = self.console.is_terminal or self.console.is_jupyter
+        self._line_at = -SECONDS_BETWEEN_LINES
+        self.restart_clock(step)
+
+    def __enter__(self) -> "Display":
+        if self._has_bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_bar:
+            self._bar.stop()
+
+    def report(self, text: str) -> None:
+        """Shows a line above the bar."""
+        self.console.print(text)
+
+    def advance(self) -> None:
+        """Counts a step."""
+        self._bar.advance(self._bar_task)
+
+    def restart_clock(self, step: int) -> None:
+        """Leaves out of the speed what was not training."""
+        self._clock = (time.monotonic(), step)
+
+    def training(self, step: int, row: Mapping[str, float | None]) -> dict[str, float]:
+        """Shows the measures since the last call.
+
+        Returns:
+            ``samples_per_s``.
+        """
+        now, (before, last_step) = time.monotonic(), self._clock
+        seconds = max(now - before, 1e-9) / max(step - last_step, 1)
+        self._clock = (now, step)
+        speed = self.batch_size / seconds
+        left = duration(seconds * (self.steps - step))
+        text = f"{_measures(row)}  {speed:,.1f} samples/s  {left} left"
+        self._bar.update(self._bar_task, text=text)
+        if not self._has_bar and now - self._line_at >= SECONDS_BETWEEN_LINES:
+            self._line_at = now
+            self.report(f"step {step:,}/{self.steps:,}  {text}")
+        return {"samples_per_s": speed}
+
+
+def duration(seconds: float) -> str:
+    """For example ``"2 h 05 min"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _measures(row: Mapping[str, float | None]) -> str:
+    shown = {name: value for name, value in row.items() if name not in ("step", "grad_norm", "lr")}
+    return "  ".join(
+        f"{name.replace('_', ' ')} {'non-finite' if value is None else f'{value:.4f}'}"
+        for name, value in shown.items()
+    )

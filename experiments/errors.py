@@ -1,0 +1,104 @@
+"""What can end a command: each kind has its exit code and one clear sentence."""
+
+import contextlib
+import difflib
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UsageError(ValueError):
+    """The user asked for something impossible: exit code 2."""
+
+
+class RunError(RuntimeError):
+    """The run could not go on: exit code 1."""
+
+
+class InterruptedRun(Exception):
+    """A signal ended the run after a checkpoint: exit code 128 + signal, as shells have it."""
+
+    def __init__(self, signal_number: int, workdir: object) -> None:
+        super().__init__(
+            f"Interrupted; the same command with --workdir={workdir} goes on from here."
+        )
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint such as ``" Did you mean 'pathx'?"``, empty when nothing is near."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def pick(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """Looks a name up.
+
+    Args:
+        kind: what the table holds, for the message.
+        name: the name asked for.
+        table: every valid name and what it stands for.
+
+    Returns:
+        ``table[name]``.
+
+    Raises:
+        UsageError: if there is no such name; lists the valid ones and the nearest.
+    """
+    if name in table:
+        return table[name]
+    valid = ", ".join(table)
+    raise UsageError(f"Unknown {kind} {name!r}: choose from {valid}.{nearest(name, table)}")
+
+
+def check_positive(options: object, **values: float) -> None:
+    """Raises a ValueError unless every value is above zero."""
+    _check(options, values, "be positive", lambda value: value > 0)
+
+
+def check_not_negative(options: object, **values: float) -> None:
+    """Raises a ValueError unless every value is zero or above."""
+    _check(options, values, "not be negative", lambda value: value >= 0)
+
+
+def check_share(options: object, **values: float) -> None:
+    """Raises a ValueError unless every value lies in [0, 1)."""
+    _check(options, values, "lie in [0, 1)", lambda value: 0 <= value < 1)
+
+
+@contextlib.contextmanager
+def blaming_options() -> Generator[None]:
+    """What does not fit together was asked for: a ValueError becomes a UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Runs a command line; turns the errors above into one sentence and an exit code."""
+    try:
+        command()
+    except UsageError as error:
+        _leave(error, 2)
+    except (RunError, OSError) as error:
+        _leave(error, 1)
+    except InterruptedRun as error:
+        _leave(error, error.exit_code)
+    except KeyboardInterrupt:
+        _leave("Interrupted before the first step.", 130)
+
+
+def _check(
+    options: object, values: Mapping[str, float], rule: str, holds: Callable[[float], bool]
+) -> None:
+    for name, value in values.items():
+        if not holds(value):
+            raise ValueError(f"{type(options).__name__}: `{name}` must {rule}; got {value!r}.")
+
+
+def _leave(message: object, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,51 @@
+"""Devices: which ones, and how a batch lies on them."""
+
+import re
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from experiments.errors import UsageError
+
+
+def make_mesh(spec: str | None, *, batch_size: int) -> Mesh:
+    """The devices of a run as a mesh with the axis ``data``.
+
+    Args:
+        spec: ``"data=N"``, or None for all devices.
+        batch_size: examples a step, of which each device gets the same number.
+
+    Returns:
+        The mesh.
+
+    Raises:
+        UsageError: if the text cannot be read, there are fewer devices, or the batch cannot be
+            divided among them.
+    """
+    devices = jax.devices()
+    match = re.fullmatch(r"data=(\d+)", spec) if spec is not None else None
+    if spec is not None and match is None:
+        raise UsageError(f"--mesh must read data=N; got {spec!r}. Example: --mesh=data=8")
+    n = int(match[1]) if match else len(devices)
+    if not 1 <= n <= len(devices):
+        raise UsageError(
+            f"--mesh asks for {n} devices, but there are {len(devices)} "
+            f"({devices[0].platform}). Example: --mesh=data={len(devices)}"
+        )
+    if batch_size % n:
+        raise UsageError(
+            f"A batch of {batch_size} examples cannot be divided among {n} devices: change "
+            "--train.batch_size, or choose fewer devices with --mesh=data=N."
+        )
+    return Mesh(np.array(devices[:n]), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array: parameters, optimiser, measures."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_example(mesh: Mesh) -> NamedSharding:
+    """Each device holds its share of the examples: batches."""
+    return NamedSharding(mesh, PartitionSpec("data"))

@@ -1,0 +1,100 @@
+"""The record of a run: ``metrics.jsonl``, and TensorBoard events beside it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from experiments.steps import Meter
+
+Row = dict[str, Any]
+
+
+def read_rows(workdir: Path) -> list[Row]:
+    """The rows of ``metrics.jsonl``; a row that was being written when the run died is left out."""
+    path = workdir / "metrics.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class MetricsLog:
+    """Writes the rows of a run; a context manager.
+
+    A checkpoint is written after the training row of its step and before the evaluation, so what
+    belongs to the past of a restored step is: earlier rows, and its own training row. The others
+    will come again.
+
+    Args:
+        workdir: the run's folder.
+        step: the step from which the run goes on.
+    """
+
+    def __init__(self, workdir: Path, *, step: int) -> None:
+        rows = read_rows(workdir)
+        past = [
+            row for row in rows if row["step"] < step or (row["step"] == step and "loss" in row)
+        ]
+        path = workdir / "metrics.jsonl"
+        shorter = workdir / "metrics.jsonl.tmp"
+        shorter.write_text("".join(map(_line, past)), encoding="utf-8")
+        shorter.replace(path)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._events.close()
+
+    def write(self, row: Row, **timing: float) -> None:
+        """Adds a row; ``timing`` goes to TensorBoard only, as it differs from run to run."""
+        self._file.write(_line(row))
+        for name, value in {**row, **timing}.items():
+            if name != "step" and value is not None:
+                tag = name.replace("validation_", "validation/")
+                self._events.add_scalar(tag, value, row["step"])
+
+
+class BadSteps(NamedTuple):
+    """The non-finite steps since the last logged one."""
+
+    count: int
+    step: int
+    """Position of the first in the data, counted from zero."""
+    loss: float
+    grad_norm: float
+
+
+def summarize(meter: Meter, measures: Sequence[str]) -> tuple[Row, BadSteps | None]:
+    """Reads a meter.
+
+    Args:
+        meter: what the train step returned.
+        measures: the names of the task's measures.
+
+    Returns:
+        The means over the finite steps since the last logged one, None where there was none; and
+        the non-finite steps, if there were any.
+    """
+    meter = jax.device_get(meter)
+    means = {
+        name: float(meter.totals[name] / np.float32(meter.finite)) if meter.finite else None
+        for name in (*measures, "grad_norm")
+    }
+    first = {name: value.item() for name, value in meter.first_bad.items()}
+    return means, BadSteps(int(meter.bad), **first) if meter.bad else None
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

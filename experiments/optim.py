@@ -1,0 +1,133 @@
+"""Learning rates and optimiser groups."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import s5jax
+from experiments.config import Config, OptimOptions
+from experiments.errors import pick
+
+OVERRIDES: dict[str, dict[str, str]] = {
+    "standard": {},
+    "BandCdecay": {"B": "ssm_decay"},
+    "BfastandCdecay": {"B": "regular"},
+    "noBCdecay": {"C": "ssm", "D": "ssm"},
+}
+"""What each ``opt_config`` of the published S5 changes in the groups that a model declares."""
+
+
+def cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
+    r"""Linear warm-up from zero, then half a cosine down to zero at the last step.
+
+    .. math:: \eta_k = \eta \tfrac{k}{W} \ (k < W), \qquad
+        \eta_k = \tfrac{\eta}{2} \left(1 + \cos \pi \tfrac{k - W}{T - W}\right)
+
+    Args:
+        peak: learning rate :math:`\eta` at the end of the warm-up.
+        warmup_steps: length of the warm-up :math:`W` [steps].
+        steps: length of the run :math:`T` [steps].
+
+    Returns:
+        The learning rate as a function of the step :math:`k`, counted from zero.
+    """
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps)
+
+
+def s5_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
+    r"""The schedule of the published S5 code, in which the cosine is not shifted by the warm-up.
+
+    .. math:: \eta_k = \eta \tfrac{k + 1}{W} \ (k < W), \qquad
+        \eta_k = \tfrac{\eta}{2} \left(1 + \cos \pi \tfrac{\min(k, T - W)}{T - W}\right)
+
+    So it starts to fall slightly below its peak, and the last :math:`W` steps have rate zero.
+
+    Args:
+        peak: learning rate :math:`\eta` at the end of the warm-up.
+        warmup_steps: length of the warm-up :math:`W` [steps].
+        steps: length of the run :math:`T` [steps].
+
+    Returns:
+        The learning rate as a function of the step :math:`k`, counted from zero.
+    """
+    end = steps - warmup_steps
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        warmup = peak * (jnp.asarray(step) + 1) / max(warmup_steps, 1)
+        decay = peak * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, end) / end))
+        return jnp.where(jnp.asarray(step) < warmup_steps, warmup, decay)
+
+    return schedule
+
+
+def constant(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
+    """Linear warm-up from zero, then the same rate to the end."""
+    del steps
+    if warmup_steps:
+        return optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.constant_schedule(peak)
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "cosine": cosine,
+    "s5_cosine": s5_cosine,
+    "constant": constant,
+}
+
+
+def make_schedule(config: Config, peak: float) -> optax.Schedule:
+    """The run's learning rate as a function of the step, for one peak rate."""
+    build = pick("schedule", config.optim.schedule, SCHEDULES)
+    return build(peak, warmup_steps=config.optim.warmup_steps, steps=config.train.steps)
+
+
+def group_labels(model: nnx.Module, options: OptimOptions) -> Any:
+    """The optimiser group of every parameter.
+
+    Args:
+        model: a model that declares its groups.
+        options: ``opt_config`` and ``dt_global`` change the declaration.
+
+    Returns:
+        Nested dictionaries like the model's parameters, with the name of a group at each leaf.
+
+    Raises:
+        ValueError: if an option names a parameter that the model does not have.
+    """
+    overrides = dict(OVERRIDES[options.opt_config])
+    if options.dt_global:
+        overrides["log_step"] = "regular"
+    return s5jax.param_labels(model, overrides)
+
+
+def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:
+    r"""Adam or AdamW for each group.
+
+    ==========  =======  ====================
+    group       rate     weight decay
+    ==========  =======  ====================
+    regular     lr       weight_decay
+    ssm         ssm_lr   none
+    ssm_decay   ssm_lr   weight_decay
+    ==========  =======  ====================
+
+    Args:
+        config: the run's configuration.
+        labels: the group of every parameter, as :func:`group_labels` gives it.
+
+    Returns:
+        The gradient transformation.
+    """
+    rate = make_schedule(config, config.optim.lr)
+    ssm_rate = make_schedule(config, config.optim.ssm_lr)
+    decay = config.optim.weight_decay
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        "regular": optax.adamw(rate, weight_decay=decay),
+        "ssm": optax.adam(ssm_rate),
+        "ssm_decay": optax.adamw(ssm_rate, weight_decay=decay),
+    }
+    return optax.multi_transform(groups, labels)

@@ -1,0 +1,20 @@
+"""The tasks by name."""
+
+from experiments.errors import pick
+from experiments.tasks._task import Batch as Batch
+from experiments.tasks._task import DataOptions as DataOptions
+from experiments.tasks._task import Source as Source
+from experiments.tasks._task import Split as Split
+from experiments.tasks._task import Task as Task
+from experiments.tasks.paths import Paths
+
+TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+
+
+def get_task(name: str) -> type[Task]:
+    """The class of a task.
+
+    Raises:
+        UsageError: if there is no such task; lists the valid names and the nearest.
+    """
+    return pick("task", name, TASKS)

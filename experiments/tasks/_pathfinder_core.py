@@ -1,0 +1,398 @@
+"""Compiled geometry of the Pathfinder generator: where the paddles of one image lie.
+
+A paddle is a row `(y, x, o, pivot_y, pivot_x)`: the start of its line, its orientation, and the
+pivot, a point `margin` behind the start of a first paddle and `margin` before the start of any
+other, from which its contour grows on. Occupancy is held in two byte maps, the exclusion map `M`
+and its dilation `Md`, padded so that no stamp needs a bounds test and laid out flat, one after the
+other. Points are true image coordinates: the reference takes `ceil(y + d)` of the sum in double
+precision, and where `d` is almost an integer the result depends on `y`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from experiments.tasks._pathfinder_jit import entry, inline
+
+N_DEGREES = 360  # orientations 0..359 are the whole degrees -180..179, the others the ring's
+LANES = 32  # bytes of one vector operation
+PAIR_ATTEMPTS = 1_000_000  # the hardest published setting succeeds once in about 700
+EXTENSION_DRAWS, SEED_DRAWS, DISTRACTOR_ATTEMPTS = 3, 3, 5
+POSITION_DRAWS = 64  # random tries at a free pixel before all of them are counted
+
+OCCUPIED = 77  # the first byte above 0.3
+NEGLIGIBLE = 255e-4  # sum of weights below which a contour has nowhere to go
+
+# Counts: attempts at a pair, with two first paddles, with half of the extensions; at a distractor.
+PAIRS, SEEDED, HALVES, DISTRACTORS = range(4)
+
+
+class Pieces(NamedTuple):
+    """Images cut into vectors: image `i` is the pieces `start[i]` to `start[i + 1]`."""
+
+    start: np.ndarray
+    at: np.ndarray  # offset of a piece from the image's centre in the flat maps
+    lanes: np.ndarray  # flat uint8, `LANES` bytes a piece
+
+
+class Fans(NamedTuple):
+    """For orientation `o` the entries `start[o]` to `start[o + 1]`: what may follow it."""
+
+    start: np.ndarray
+    candidate: np.ndarray  # index into the ring
+    at: np.ndarray  # offset from the pivot in the dilated map
+    weight: np.ndarray  # cos^2 of the sharpened turn
+
+
+class Seeds(NamedTuple):
+    """How a contour starts, for each of the whole degrees."""
+
+    head: np.ndarray  # (360, 2): displacement from tail to head
+    pivot: np.ndarray  # (360, 2): displacement from head to pivot
+    usable: np.ndarray  # (360,): whether the orientation is allowed
+    box: np.ndarray  # (360, 4): row, rows, column, columns where a pair may start
+    probe_start: np.ndarray  # (361,)
+    probe: np.ndarray  # offsets in the exclusion map that must be free
+
+
+class Tables(NamedTuple):
+    """All that the geometry of one margin depends on; see `build_tables`."""
+
+    size: int
+    pad: int
+    stride: int
+    n_paddles: int
+    n_distractor_paddles: int
+    n_distractors: int
+    seed_distance: float
+    empty: np.ndarray  # both maps before anything is placed, flat
+    stamps: Pieces  # by orientation: what a paddle leaves in the maps
+    limits: Pieces  # by ring direction: the largest values that a new paddle tolerates
+    seeds: Seeds
+    fans: Fans
+    ring: np.ndarray  # (J, 2): displacements from a pivot to the heads around it
+    step: np.ndarray  # (O, 2): displacement from a pivot to the next
+
+
+@inline
+def _mix(z):
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@inline
+def _next(rng):
+    """One step of splitmix64."""
+    rng[0] += np.uint64(0x9E3779B97F4A7C15)
+    return _mix(rng[0])
+
+
+@inline
+def _hash(seed, stream, counter):
+    z = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
+    z = _mix((z ^ np.uint64(stream)) + np.uint64(0x9E3779B97F4A7C15))
+    return _mix((z ^ np.uint64(counter)) + np.uint64(0x9E3779B97F4A7C15))
+
+
+@inline
+def _below(rng, n):
+    return np.int64(((_next(rng) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+
+
+@entry
+def margin_index(seed: int, stream: int, index: int, n_margins: int) -> int:
+    """Which margin an example has: in each group of `n_margins` examples its hash's rank."""
+    own = _hash(seed, stream, index)
+    first = index - index % n_margins
+    rank = 0
+    for other in range(first, first + n_margins):
+        rank += _hash(seed, stream, other) < own
+    return rank
+
+
+# --------------------------------------------------------------------------- vectors of LANES bytes
+
+_VECTOR = ir.VectorType(ir.IntType(8), LANES)
+
+
+def _lanes_operation(combine: Callable[..., Any], result: types.Type) -> Any:
+    """An intrinsic `f(to, i, source, j)` on `to[i : i + LANES]` and `source[j : j + LANES]`.
+
+    It stores what `combine` makes of the two in `to`, or returns it if it is boolean. Written in
+    LLVM's terms because a loop of this length is unrolled before it can be vectorised, and then
+    takes fifteen times as long.
+    """
+
+    def operation(typing_context, to, i, source, j):
+        def generate(context, builder, signature, arguments):
+            pointers = []
+            for k in (0, 2):
+                array = context.make_array(signature.args[k])(context, builder, arguments[k])
+                element = builder.gep(array.data, [arguments[k + 1]])
+                pointers.append(builder.bitcast(element, _VECTOR.as_pointer()))
+            value = combine(builder, *(builder.load(pointer, align=1) for pointer in pointers))
+            if result == types.boolean:
+                return value
+            builder.store(value, pointers[0], align=1)
+            return context.get_dummy_value()
+
+        return result(to, i, source, j), generate
+
+    return intrinsic(operation)
+
+
+def _any_above(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    bits = builder.bitcast(builder.icmp_unsigned(">", a, b), ir.IntType(LANES))
+    return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+
+_lanes_maximum = _lanes_operation(
+    lambda builder, a, b: builder.select(builder.icmp_unsigned(">", a, b), a, b), types.void
+)
+_lanes_copy = _lanes_operation(lambda builder, a, b: b, types.void)
+_lanes_any_above = _lanes_operation(_any_above, types.boolean)
+
+
+@inline
+def _flat(tables, y, x):
+    return (y + tables.pad) * tables.stride + x + tables.pad
+
+
+@inline
+def _enter(tables, maps, paddle):
+    """Puts a paddle into both maps, by elementwise maximum."""
+    stamps, o, centre = tables.stamps, paddle[2], _flat(tables, paddle[0], paddle[1])
+    for k in range(stamps.start[o], stamps.start[o + 1]):
+        _lanes_maximum(maps, centre + stamps.at[k], stamps.lanes, k * LANES)
+
+
+@inline
+def _restore(tables, maps, origin, paddle):
+    """Copies what a paddle covers from `origin` to `maps`."""
+    stamps, o, centre = tables.stamps, paddle[2], _flat(tables, paddle[0], paddle[1])
+    for k in range(stamps.start[o], stamps.start[o + 1]):
+        at = centre + stamps.at[k]
+        _lanes_copy(maps, at, origin, at)
+
+
+@inline
+def _overlaps(tables, maps, j, y, x):
+    limits, centre = tables.limits, _flat(tables, y, x)
+    for k in range(limits.start[j], limits.start[j + 1]):
+        if _lanes_any_above(maps, centre + limits.at[k], limits.lanes, k * LANES):
+            return True
+    return False
+
+
+@inline
+def _set_seed(tables, o, y, x, paddle):
+    """Stores a first paddle; False if its head or its pivot lies outside the image."""
+    head, pivot = tables.seeds.head, tables.seeds.pivot
+    head_y, head_x = math.ceil(y + head[o, 0]), math.ceil(x + head[o, 1])
+    pivot_y, pivot_x = math.ceil(head_y + pivot[o, 0]), math.ceil(head_x + pivot[o, 1])
+    paddle[0], paddle[1], paddle[2], paddle[3], paddle[4] = y, x, o, pivot_y, pivot_x
+    inside = min(head_y, head_x, pivot_y, pivot_x) >= 0
+    return inside and max(head_y, head_x, pivot_y, pivot_x) < tables.size
+
+
+@inline
+def _seed_pair(tables, rng, first, second):
+    """The first paddles of both targets; the second is tested against nothing but the edge."""
+    o = _below(rng, N_DEGREES)
+    box = tables.seeds.box[o]
+    if not tables.seeds.usable[o] or box[1] * box[3] == 0:
+        return False
+    y, x = box[0] + _below(rng, box[1]), box[2] + _below(rng, box[3])
+    if not _set_seed(tables, o, y, x, first):
+        return False
+    for _ in range(SEED_DRAWS):
+        o = _below(rng, N_DEGREES)
+        phi = _below(rng, N_DEGREES) * (math.pi / 180)
+        y2 = np.int64(np.rint(y + tables.seed_distance * math.sin(phi)))
+        x2 = np.int64(np.rint(x + tables.seed_distance * math.cos(phi)))
+        if _set_seed(tables, o, y2, x2, second):
+            return True
+    return False
+
+
+@inline
+def _is_free(tables, maps, o, pixel):
+    seeds, centre = tables.seeds, _flat(tables, pixel // tables.size, pixel % tables.size)
+    for k in range(seeds.probe_start[o], seeds.probe_start[o + 1]):
+        if maps[centre + seeds.probe[k]] >= OCCUPIED:
+            return False
+    return True
+
+
+@inline
+def _free_pixel(tables, rng, maps, o):
+    """A uniform choice among the pixels where a first paddle fits, -1 if there is none."""
+    n_pixels = tables.size**2
+    for _ in range(POSITION_DRAWS):
+        pixel = _below(rng, n_pixels)
+        if _is_free(tables, maps, o, pixel):
+            return pixel
+    n_free = 0
+    for pixel in range(n_pixels):
+        n_free += _is_free(tables, maps, o, pixel)
+    rank = _below(rng, n_free)
+    for pixel in range(n_pixels):
+        if _is_free(tables, maps, o, pixel):
+            if rank == 0:
+                return pixel
+            rank -= 1
+    return -1
+
+
+@inline
+def _seed_distractor(tables, rng, maps, paddle):
+    for _ in range(SEED_DRAWS):
+        o = _below(rng, N_DEGREES)
+        if not tables.seeds.usable[o]:
+            return False
+        pixel = _free_pixel(tables, rng, maps, o)
+        if pixel < 0:
+            return False
+        if _set_seed(tables, o, pixel // tables.size, pixel % tables.size, paddle):
+            return True
+    return False
+
+
+@inline
+def _choose(fans, rng, maps, o, pivot, total):
+    """Draws one entry of a fan with probability proportional to its weight times the room."""
+    u = np.float64(_next(rng) >> np.uint64(11)) * 2.0**-53 * total
+    j = -1
+    for k in range(fans.start[o], fans.start[o + 1]):
+        weight = fans.weight[k] * (255 - maps[pivot + fans.at[k]])
+        if weight > 0:
+            j = fans.candidate[k]
+            u -= weight
+            if u < 0:
+                break
+    return j
+
+
+@inline
+def _extend(tables, rng, maps, latest, new):
+    """Draws the paddle after `latest`, and enters `latest` into the maps.
+
+    Returns False, and changes no map, if there is nowhere to go or all draws overlap.
+    """
+    fans, ring, o = tables.fans, tables.ring, latest[2]
+    y, x = math.ceil(latest[3] + tables.step[o, 0]), math.ceil(latest[4] + tables.step[o, 1])
+    pivot = _flat(tables, y, x)
+    total = 0.0
+    for k in range(fans.start[o], fans.start[o + 1]):
+        total += fans.weight[k] * (255 - maps[pivot + fans.at[k]])
+    if total < NEGLIGIBLE:
+        return False
+    for _ in range(EXTENSION_DRAWS):
+        j = _choose(fans, rng, maps, o, pivot, total)
+        head_y, head_x = y + ring[j, 0], x + ring[j, 1]
+        if not _overlaps(tables, maps, j, head_y, head_x):
+            new[0], new[1], new[2], new[3], new[4] = head_y, head_x, N_DEGREES + j, y, x
+            _enter(tables, maps, latest)
+            return True
+    return False
+
+
+@inline
+def _draw_pair(tables, rng, maps, paddles, tally):
+    """Two contours, grown in turn; every failure starts both again.
+
+    Extension `k` belongs to contour `k % 2`. The last paddle of contour 0 never enters the maps.
+    """
+    n = tables.n_paddles
+    for _ in range(PAIR_ATTEMPTS):
+        tally[PAIRS] += 1
+        if not _seed_pair(tables, rng, paddles[0], paddles[n]):
+            continue
+        tally[SEEDED] += 1
+        placed = 0
+        while placed < 2 * (n - 1):
+            i = placed % 2 * n + placed // 2
+            if not _extend(tables, rng, maps, paddles[i], paddles[i + 1]):
+                break
+            placed += 1
+        tally[HALVES] += placed >= n - 1
+        if placed == 2 * (n - 1):
+            _enter(tables, maps, paddles[2 * n - 1])
+            return True
+        for k in range(placed):
+            _restore(tables, maps, tables.empty, paddles[k % 2 * n + k // 2])
+    return False
+
+
+@inline
+def _has_room(tables, maps):
+    """Whether at least one per cent of the image is free."""
+    n_free = 0
+    for y in range(tables.size):
+        for x in range(tables.size):
+            n_free += maps[_flat(tables, y, x)] < OCCUPIED
+        if 100 * n_free >= tables.size**2:
+            return True
+    return False
+
+
+@inline
+def _draw_distractor(tables, rng, maps, committed, paddles):
+    """One attempt at a distractor on `maps`, entered into `committed` if it succeeds."""
+    if not _seed_distractor(tables, rng, committed, paddles[0]):
+        return False
+    n, placed = tables.n_distractor_paddles, 1
+    while placed < n and _extend(tables, rng, maps, paddles[placed - 1], paddles[placed]):
+        placed += 1
+    if placed == n:
+        _enter(tables, maps, paddles[n - 1])
+        for k in range(n):
+            _enter(tables, committed, paddles[k])
+        return True
+    for k in range(placed - 1):
+        _restore(tables, maps, committed, paddles[k])
+    return False
+
+
+@entry
+def draw_scene(
+    tables: Tables,
+    seed: int,
+    stream: int,
+    index: int,
+    rng: np.ndarray,
+    maps: np.ndarray,
+    committed: np.ndarray,
+    paddles: np.ndarray,
+    tally: np.ndarray,
+) -> tuple[int, int, int]:
+    """Draws the geometry of one example, a function of `(seed, stream, index)`.
+
+    Scratch: `rng` (1,) uint64, `maps` and `committed`, two copies of `tables.empty`. Results:
+    `paddles` receives the two targets one after the other, then the distractors; `tally` adds up
+    what is counted; returned are the label, the target that carries the first mark, and the number
+    of paddles, which is 0 if no pair was found.
+    """
+    rng[0] = _hash(seed, stream, index)
+    label, origin = _below(rng, 2), _below(rng, 2)
+    if not _draw_pair(tables, rng, maps, paddles, tally):
+        return label, origin, 0
+    n = 2 * tables.n_paddles
+    for k in range(n):
+        if k != tables.n_paddles - 1:
+            _enter(tables, committed, paddles[k])
+    for _ in range(tables.n_distractors):
+        if not _has_room(tables, committed):
+            break
+        for _ in range(DISTRACTOR_ATTEMPTS):
+            tally[DISTRACTORS] += 1
+            if _draw_distractor(tables, rng, maps, committed, paddles[n:]):
+                n += tables.n_distractor_paddles
+                break
+    return label, origin, n

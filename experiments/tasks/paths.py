@@ -1,0 +1,54 @@
+"""Pathfinder, Path-X and Path-256: are two discs joined by one dashed path?
+
+The three tasks differ in their settings only, which the recipes give.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from experiments.tasks._task import Batch, DataOptions, Source, Split, Task, measure_classification
+from experiments.tasks.pathfinder import PathfinderOptions, PathfinderSource
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PathsOptions(DataOptions, PathfinderOptions):
+    """Data: how the images are drawn, and how many."""
+
+    n_train: int = 160_000
+    """Training examples."""
+    n_validation: int = 20_000
+    """Validation examples, by which the best checkpoint is chosen."""
+    n_test: int = 20_000
+    """Test examples, used once, at the end."""
+
+    def __post_init__(self) -> None:
+        DataOptions.__post_init__(self)
+        PathfinderOptions.__post_init__(self)
+
+
+class Paths(Task):
+    """Images drawn on the fly, read row by row as a sequence of ``size * size`` grey values."""
+
+    options_type = PathsOptions
+    d_input = 1
+    d_output = 2
+
+    def __init__(self, options: PathsOptions) -> None:
+        self.options = options
+        self.length = options.size**2
+
+    def source(self, split: Split, *, seed: int) -> Source:
+        """Images, labels and margins; drawn when they are read."""
+        n_examples = self.options.n_examples(split)
+        return PathfinderSource(self.options, seed=seed, split=split, n_examples=n_examples)
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Bytes to [-1, 1], flattened row by row: ``u`` of shape ``(B, size * size, 1)``."""
+        x = batch["image"].astype(jnp.float32) / 255
+        return {"u": ((x - 0.5) / 0.5).reshape(x.shape[0], self.length, self.d_input)}
+
+    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Cross entropy and accuracy."""
+        return measure_classification(outputs, batch["label"])

@@ -1,0 +1,31 @@
+"""``python -m experiments.train``: trains a model on a task."""
+
+import sys
+
+import jax
+
+from experiments.cli import parse_train
+from experiments.errors import run_command
+from experiments.loop import fit
+from experiments.mesh import make_mesh
+from experiments.recipes import describe_changes
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    flags = parse_train(sys.argv[1:])
+    config = flags.config()
+    if flags.print_config:
+        print(config.to_json(), end="")
+        return
+    mesh = make_mesh(flags.mesh, batch_size=config.train.batch_size)
+    name = f"{config.task}-{config.model.name}-{config.preset}-seed{config.seed}"
+    workdir = flags.workdir or f"runs/{name}"
+    device = jax.default_backend()
+    why = f" (preset for {device}, as --preset is not given)" if flags.preset is None else ""
+    print(f"Run {name}{why} in {workdir}\n{describe_changes(config)}", flush=True)
+    fit(config, workdir, mesh=mesh, on_nan=flags.on_nan)
+
+
+if __name__ == "__main__":
+    run_command(main)

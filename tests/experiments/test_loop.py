@@ -1,0 +1,258 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import s5jax
+from experiments import loop
+from experiments.config import read_config
+from experiments.data import train_batches
+from experiments.errors import InterruptedRun, RunError, UsageError
+from experiments.evaluate import evaluate_run
+from experiments.loop import fit
+from experiments.metrics import read_rows
+from experiments.results import read_results
+from experiments.tasks import get_task
+
+
+@pytest.fixture(scope="module")
+def finished(toy, one_device, tmp_path_factory):
+    """The folder of a finished run; not to be changed."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    fit(toy(), workdir, mesh=one_device)
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of that folder as it was just before the end."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "results.json").unlink()
+    return workdir
+
+
+def record(workdir):
+    """What must not depend on interruptions."""
+    results = read_results(workdir)
+    del results["wall_s"], results["commit"]
+    return (workdir / "metrics.jsonl").read_text(), results
+
+
+def test_rows_of_a_run(finished, toy):
+    rows = read_rows(finished)
+    training = [row for row in rows if "loss" in row]
+    validation = [row for row in rows if "validation_loss" in row]
+    assert [row["step"] for row in training] == list(range(1, 13))
+    assert [row["step"] for row in validation] == [6, 12]
+    assert set(training[0]) == {"step", "loss", "accuracy", "grad_norm", "lr"}
+    assert training[1]["lr"] == pytest.approx(toy().optim.lr / 2)
+
+
+def test_contents_of_a_finished_folder(finished, toy):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.json",
+        "learning_curves.png",
+        "metrics.jsonl",
+        "model",
+        "results.json",
+        "tensorboard",
+    }
+    assert read_config(finished) == toy()
+
+
+def test_results_name_the_run_and_its_figures(finished):
+    results = read_results(finished)
+    assert {k: results[k] for k in ("task", "model", "preset", "seed", "steps")} == {
+        "task": "toy",
+        "model": "s5",
+        "preset": "smoke",
+        "seed": 0,
+        "steps": 12,
+    }
+    validation = [row for row in read_rows(finished) if "validation_loss" in row]
+    best = max(validation, key=lambda row: row["validation_accuracy"])
+    assert results["validation"] == {
+        "loss": best["validation_loss"],
+        "accuracy": best["validation_accuracy"],
+    }
+    assert results["best_step"] == best["step"]
+    assert set(results["test"]) == {"loss", "accuracy"}
+    assert results["versions"]["jax"] == jax.__version__
+    assert {"wall_s", "device", "commit"} <= set(results)
+
+
+def test_a_finished_run_reports_its_results(finished, toy, one_device, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "prepare", None)
+    assert fit(toy(), finished, mesh=one_device) == read_results(finished)
+    assert "finished" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused(finished, toy, one_device):
+    with pytest.raises(UsageError, match=r"optim\.lr is 0\.01 there, 0\.5 here"):
+        fit(toy(optim={"lr": 0.5}), finished, mesh=one_device)
+
+
+def test_impossible_model_is_refused_and_leaves_the_folder_free(toy, one_device, tmp_path):
+    with pytest.raises(UsageError, match="d_state"):
+        fit(toy(model={"d_state": 3}), tmp_path / "run", mesh=one_device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_of_a_finished_run_reproduces_its_figures(finished):
+    results = read_results(finished)
+    again = evaluate_run(finished)
+    for split in ("validation", "test"):
+        assert again[split]["accuracy"] == results[split]["accuracy"]
+        assert again[split]["loss"] == pytest.approx(results[split]["loss"], rel=1e-6)
+
+
+def test_evaluation_needs_a_finished_run(copy, tmp_path):
+    with pytest.raises(UsageError, match="not finished"):
+        evaluate_run(copy)
+    with pytest.raises(UsageError, match=r"config\.json"):
+        evaluate_run(tmp_path)
+
+
+def test_the_saved_model_is_the_best_in_evaluation_mode(finished):
+    model = s5jax.load(finished / "model")
+    u = np.ones((2, 8, 1), np.float32)
+    np.testing.assert_array_equal(model(u), model(u))
+    assert model(u).shape == (2, 2)
+    assert not jax.tree.leaves(nnx.state(model, nnx.RngState))
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_damaged_checkpoint_costs_nothing_but_time(finished, copy, toy, one_device, capsys, lost):
+    steps = sorted(int(path.name) for path in (copy / "checkpoints").iterdir())
+    for step in steps[-lost:]:
+        arrays = copy / "checkpoints" / str(step) / "arrays"
+        largest = max((p for p in arrays.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[:-7])
+    fit(toy(), copy, mesh=one_device)
+    assert record(copy) == record(finished)
+    assert f"The checkpoint of step {steps[-1]} is damaged" in capsys.readouterr().out
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(finished, copy, toy, one_device):
+    shutil.rmtree(copy / "checkpoints")
+    shutil.rmtree(copy / "model")
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "los')
+    fit(toy(), copy, mesh=one_device)
+    assert record(copy) == record(finished)
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("step", signal.SIGINT),
+        ("validation", signal.SIGTERM),
+        ("test", signal.SIGTERM),
+        pytest.param("step", signal.SIGTERM, marks=SLOW),
+        pytest.param("validation", signal.SIGINT, marks=SLOW),
+        pytest.param("test", signal.SIGINT, marks=SLOW),
+    ],
+)
+def test_a_signal_ends_the_run_with_a_checkpoint(
+    finished, toy, one_device, tmp_path, monkeypatch, number, moment
+):
+    if moment == "step":
+        advance = loop.Display.advance
+        monkeypatch.setattr(loop.Display, "advance", _at_call(4, number, advance))
+    else:
+        evaluate = loop.evaluate
+        monkeypatch.setattr(
+            loop, "evaluate", _at_call({"validation": 2, "test": 3}[moment], number, evaluate)
+        )
+    with pytest.raises(InterruptedRun) as error:
+        fit(toy(), tmp_path / "run", mesh=one_device)
+    assert error.value.exit_code == 128 + number
+    assert "--workdir" in str(error.value)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    step = {"step": 4, "validation": 12, "test": 12}[moment]
+    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
+    monkeypatch.undo()
+    fit(toy(), tmp_path / "run", mesh=one_device)
+    assert record(tmp_path / "run") == record(finished)
+
+
+def _at_call(n, number, function):
+    """Wraps a function: its n-th call is preceded by a signal to this process."""
+    calls = []
+
+    def wrapped(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == n:
+            os.kill(os.getpid(), number)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.fixture(scope="module")
+def with_bad_example(toy):
+    """A run in which the batch of step 8 is not finite, and that batch's indices."""
+    order = train_batches(get_task("toy")(toy().data), seed=0, batch_size=8)
+    indices = order[7]["index"].tolist()
+    return toy(data={"bad_index": indices[2]}), indices
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(with_bad_example, one_device, tmp_path):
+    config, indices = with_bad_example
+    with pytest.raises(RunError, match=r"Step 8: the loss is nan") as error:
+        fit(config, tmp_path / "run", mesh=one_device)
+    assert str(indices) in str(error.value)
+    assert (tmp_path / "run" / "checkpoints" / "6").is_dir()
+    assert max(row["step"] for row in read_rows(tmp_path / "run")) == 7
+    results = fit(config, tmp_path / "run", mesh=one_device, on_nan="skip")
+    assert results["steps"] == 12
+
+
+def test_a_loss_that_is_not_finite_can_be_left_out(with_bad_example, one_device, tmp_path, capsys):
+    config, indices = with_bad_example
+    results = fit(config, tmp_path / "run", mesh=one_device, on_nan="skip")
+    out = capsys.readouterr().out
+    assert "Step 8" in out
+    assert str(indices) in out
+    assert results["steps"] == 12
+    losses = {row["step"]: row["loss"] for row in read_rows(tmp_path / "run") if "loss" in row}
+    assert losses.pop(8) is None
+    assert np.isfinite(list(losses.values())).all()
+
+
+def test_plan_comes_before_the_first_step(toy, one_device, tmp_path, capsys):
+    fit(dataclasses.replace(toy(), seed=3), tmp_path / "run", mesh=one_device)
+    plan, _, rest = capsys.readouterr().out.partition("\ndevice")
+    for word in (
+        "parameters",
+        "regular",
+        "ssm",
+        "epochs",
+        "temporary",
+        "s a step",
+        "to the last",
+    ):
+        assert word in plan
+    assert "validation loss" not in plan
+    assert "step 6: validation loss" in rest
+
+
+def test_tensorboard_events_are_written(finished):
+    assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_rows_are_json_that_any_reader_takes(finished):
+    for line in (finished / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)

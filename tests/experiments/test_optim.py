@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from experiments.build import prepare
+from experiments.config import OptimOptions
+from experiments.optim import constant, cosine, group_labels, make_optimizer, s5_cosine
+from experiments.plan import count_parameters
+
+SCHEDULES = {
+    # 10 steps of which 4 warm up, at rates of a peak of 1, by hand.
+    cosine: [0, 0.25, 0.5, 0.75, 1, 0.9330127, 0.75, 0.5, 0.25, 0.0669873, 0],
+    s5_cosine: [0.25, 0.5, 0.75, 1, 0.25, 0.0669873, 0, 0, 0, 0, 0],
+    constant: [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1],
+}
+
+
+@pytest.mark.parametrize(("build", "expected"), SCHEDULES.items())
+def test_schedule_follows_the_table(build, expected):
+    schedule = build(1.0, warmup_steps=4, steps=10)
+    np.testing.assert_allclose([schedule(k) for k in range(11)], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [cosine, s5_cosine])
+def test_schedule_without_warmup_starts_at_its_peak(build):
+    assert float(build(0.3, warmup_steps=0, steps=10)(0)) == pytest.approx(0.3)
+
+
+def test_s5_cosine_starts_below_its_peak_and_ends_with_an_epoch_at_zero():
+    schedule = s5_cosine(1.0, warmup_steps=5_000, steps=375_000)
+    assert float(schedule(4_999)) == 1
+    assert 0.999 < float(schedule(5_000)) < 1
+    assert float(schedule(370_000)) == pytest.approx(0, abs=1e-12)
+
+
+GROUPS = {
+    # opt_config, dt_global: groups of B, C, D, Lambda_re, log_step; everything else is regular.
+    ("standard", False): ("ssm", "regular", "regular", "ssm", "ssm"),
+    ("standard", True): ("ssm", "regular", "regular", "ssm", "regular"),
+    ("BandCdecay", False): ("ssm_decay", "regular", "regular", "ssm", "ssm"),
+    ("BandCdecay", True): ("ssm_decay", "regular", "regular", "ssm", "regular"),
+    ("BfastandCdecay", False): ("regular", "regular", "regular", "ssm", "ssm"),
+    ("BfastandCdecay", True): ("regular", "regular", "regular", "ssm", "regular"),
+    ("noBCdecay", False): ("ssm", "ssm", "ssm", "ssm", "ssm"),
+    ("noBCdecay", True): ("ssm", "ssm", "ssm", "ssm", "regular"),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), GROUPS.items())
+def test_groups_are_those_of_the_published_code(toy, options, expected):
+    model = toy().model.build(_ToyShape, rngs=nnx.Rngs(0))
+    labels = group_labels(model, OptimOptions(opt_config=options[0], dt_global=options[1]))
+    layer = labels["blocks"][0]["layer"]
+    assert tuple(layer[n] for n in ("B", "C", "D", "Lambda_re", "log_step")) == expected
+    assert layer["Lambda_im"] == "ssm"
+    others = {k: v for k, v in labels.items() if k != "blocks"}
+    others["block"] = {k: v for k, v in labels["blocks"][0].items() if k != "layer"}
+    assert set(jax.tree.leaves(others)) == {"regular"}
+
+
+class _ToyShape:
+    d_input, d_output, encoder = 1, 2, "linear"
+
+
+def test_first_update_is_adam_at_each_group_s_rate_plus_decay(toy):
+    optim = {"lr": 0.1, "ssm_lr": 0.01, "weight_decay": 0.5, "opt_config": "BandCdecay"}
+    config = toy(optim={**optim, "warmup_steps": 0, "schedule": "constant"})
+    labels = {"a": "regular", "b": "ssm", "c": "ssm_decay"}
+    params = dict.fromkeys(labels, jnp.array([2.0, -3.0]))
+    grads = dict.fromkeys(labels, jnp.array([0.7, -0.2]))
+    optimizer = make_optimizer(config, labels)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    sign, p = np.array([1.0, -1.0]), np.array([2.0, -3.0])
+    expected = {"a": -0.1 * (sign + 0.5 * p), "b": -0.01 * sign, "c": -0.01 * (sign + 0.5 * p)}
+    for name, value in expected.items():
+        np.testing.assert_allclose(updates[name], value, rtol=1e-4)
+
+
+def test_second_update_follows_adam_s_moments(toy):
+    config = toy(optim={"lr": 0.1, "weight_decay": 0.5, "warmup_steps": 0, "schedule": "constant"})
+    optimizer = make_optimizer(config, {"a": "regular"})
+    params, gradients = {"a": jnp.array(2.0)}, [0.7, -0.2]
+    state, p, m, v = optimizer.init(params), 2.0, 0.0, 0.0
+    for k, g in enumerate(gradients, start=1):
+        updates, state = optimizer.update({"a": jnp.array(g)}, state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        adam = m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+        p -= 0.1 * (adam + 0.5 * p)
+        assert float(params["a"]) == pytest.approx(p, rel=1e-4)
+
+
+def test_every_parameter_is_counted_once(toy, one_device):
+    setup = prepare(toy(optim={"opt_config": "BandCdecay"}), one_device)
+    counts = count_parameters(setup)
+    model = setup.steps.model(setup.steps.initial)
+    total = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert set(counts) == {"regular", "ssm", "ssm_decay"}
+    assert sum(counts.values()) == total
