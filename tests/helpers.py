@@ -42,6 +42,12 @@ class Leaky(SequenceLayer):
         return jnp.moveaxis(y, 0, -2), x
 
 
+class LaggingLeaky(Leaky):
+    """Its backward map starts with the next step."""
+
+    backward_delay = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One layer of the table; traits say which parts of the contract apply."""
@@ -76,6 +82,7 @@ LAYERS = {
     ),
     "leaky": Row(Leaky),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
+    "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),
 }  # fmt: skip
 
 

@@ -49,6 +49,13 @@ class SequenceLayer(nnx.Module):
     mixes_features: ClassVar[bool] = False
     """Whether an output feature depends on other input features; the kernel is then a matrix."""
 
+    backward_delay: ClassVar[int] = 0
+    """Steps by which the backward map of a bidirectional layer lags.
+
+    0 if its output at a step depends on the input there; 1 if only on those after it, which is the
+    convention of S4, DLR and SGConv.
+    """
+
     d_model: int
     bidirectional: bool = False
 
@@ -165,7 +172,8 @@ class SequenceLayer(nnx.Module):
 
         Returns:
             ``(L, H)``, or ``(L, H, H)`` with ``y[t] = sum_j K[j] @ u[t - j]`` for layers that mix
-            features; a pair, forward and backward in time, if the layer is bidirectional.
+            features; a pair, forward and backward in time, if the layer is bidirectional, where row
+            ``j`` of the second multiplies ``u[t + j + backward_delay]``.
         """
         if L < 1:
             raise ValueError(f"{type(self).__name__}.kernel: `L` must be at least 1; got {L}.")
@@ -206,7 +214,7 @@ class SequenceLayer(nnx.Module):
         start = self.init_state(u.shape[:-2])
         forward, _ = self.parallel(self.coefficients(dt), start, u)
         reverse, _ = self.parallel(self.coefficients(dt, backward=True), start, jnp.flip(u, -2))
-        return forward + jnp.flip(reverse, -2)
+        return forward + self._deliver(jnp.flip(reverse, -2))
 
     def generic_scan(
         self,
@@ -244,7 +252,16 @@ class SequenceLayer(nnx.Module):
             return new_state, y
 
         last, y = jax.lax.scan(body, state, (jnp.moveaxis(u, -2, 0), per_step), reverse=backward)
-        return jnp.moveaxis(y, 0, -2), last
+        y = jnp.moveaxis(y, 0, -2)
+        return self._deliver(y, edits.resets) if backward else y, last
+
+    def _deliver(self, y: Array, resets: Array | None = None) -> Array:
+        """Brings the outputs of the backward map to the steps that they belong to."""
+        if not self.backward_delay:
+            return y
+        if resets is not None:
+            y = select(resets, jnp.zeros_like(y), y)
+        return jnp.concatenate([y[..., 1:, :], jnp.zeros_like(y[..., :1, :])], -2)
 
     def _impulse_response(self, coefficients: PyTree, L: int) -> Array:
         def response(u_0: Array) -> Array:

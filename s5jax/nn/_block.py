@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax._errors import check_choice
 from s5jax.nn._base import SequenceLayer
+from s5jax.nn._dense import flat_apply
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
@@ -153,11 +154,11 @@ class ResidualBlock(nnx.Module):
         g = drop(nnx.gelu(x, approximate=self.activation != "glu"))
         if self.out2 is None:
             return g
-        gate = self.out2(g)
+        gate = flat_apply(self.out2, g)
         if self.activation == "glu":
             return drop(nnx.glu(gate))
         if self.out1 is not None:
-            value = self.out1(g)
+            value = flat_apply(self.out1, g)
         else:
             value = g if self.activation == "half_glu1" else x
         return drop(value * nnx.sigmoid(gate))

@@ -17,6 +17,7 @@ from s5jax.init import (
     s5_input_matrix,
     s5_output_matrix,
 )
+from s5jax.nn._dense import matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import (
     Backend,
@@ -187,7 +188,7 @@ class S5(DiagonalLayer):
             B = Gamma[:, None] * B
         dtype = self._compute_dtype(u)
         u = u.astype(dtype)
-        b = jax.lax.complex(*(_matmul(u, part.T.astype(dtype)) for part in (B.real, B.imag)))
+        b = jax.lax.complex(*(matmul(u, part.T.astype(dtype)) for part in (B.real, B.imag)))
         return b if fold else Gamma * b
 
     def readout(
@@ -199,7 +200,7 @@ class S5(DiagonalLayer):
         r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with real matrix products only."""
         dtype = self._compute_dtype(u)
         C = coefficients.C * (2 if self.conj_sym else 1)
-        y = _matmul(x.real.astype(dtype), C.real.T.astype(dtype)) - _matmul(
+        y = matmul(x.real.astype(dtype), C.real.T.astype(dtype)) - matmul(
             x.imag.astype(dtype), C.imag.T.astype(dtype)
         )
         if coefficients.D is not None:
@@ -221,8 +222,3 @@ class S5(DiagonalLayer):
 
     def _compute_dtype(self, u: Array) -> DTypeLike:
         return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
-
-
-def _matmul(x: Array, W: Array) -> Array:
-    """A matrix product that accumulates and returns at least float32."""
-    return jnp.matmul(x, W, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))

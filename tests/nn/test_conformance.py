@@ -251,7 +251,9 @@ def test_kernel_is_the_impulse_response(row):
 
     if row.bidirectional:
         forward, backward = layer.kernel(L)
-        y = convolve(forward, u) + jnp.flip(convolve(backward, jnp.flip(u, 0)), 0)
+        lag, padding = layer.backward_delay, jnp.zeros((layer.backward_delay, H))
+        reverse = jnp.flip(convolve(backward, jnp.flip(u, 0)), 0)
+        y = convolve(forward, u) + jnp.concatenate([reverse[lag:], padding])
     else:
         y = convolve(layer.kernel(L), u)
     assert_close(y, run(layer, u))
