@@ -24,10 +24,10 @@ check: .venv/.test  ## Format, lint and types.
 	$(BIN)/ty check
 
 test: check  ## Checks, doctests and the fast tier of tests.
-	$(BIN)/python -m pytest --doctest-modules s5jax tests -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal --doctest-modules s5jax experiments tests -m "not slow and not gpu" $(ARGS)
 
 test-all: check  ## Everything that this machine can run.
-	$(BIN)/python -m pytest --doctest-modules s5jax tests -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal --doctest-modules s5jax experiments tests -m "not gpu" $(ARGS)
 
 format: .venv/.test
 	$(BIN)/ruff format .

@@ -83,15 +83,33 @@ def _smoke(paper: Config) -> Config:
 
 
 def _cpu(paper: Config) -> Config:
-    """What two cores learn in ten minutes."""
+    """What two cores learn in ten minutes: short contours on small images, no distractors.
+
+    Tried on two cores, four layers of width 32, batches of 32: validation accuracy after so many
+    steps.
+
+    ==========================================================  ========  ========
+    setting                                                     steps     accuracy
+    ==========================================================  ========  ========
+    contours of 3 dashes, 1 HiPPO block, ssm_lr 1e-3            500       89 %
+    contours of 4 dashes, 1 HiPPO block, ssm_lr 1e-3            700       86 %
+    contours of 4 dashes, 1 HiPPO block, ssm_lr 3e-3            500       81 %
+    contours of 4 dashes, 4 HiPPO blocks of 8, d_state 32       100       55 %
+    ==========================================================  ========  ========
+
+    One HiPPO block of 64 states, rather than several small ones, matters most: it holds the high
+    frequencies that see single pixels and rows.
+    """
     return dataclasses.replace(
         paper,
         preset="cpu",
-        data=_data("path32", n_paddles=6, n_distractors=0, n_validation=1_000, n_test=2_000),
-        model=dataclasses.replace(paper.model, n_layers=3, d_model=32, d_state=64, n_blocks=4),
-        optim=OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.01, warmup_steps=100),
+        data=_data("path32", n_paddles=4, n_distractors=0, n_validation=1_000, n_test=2_000),
+        model=S5Options(
+            n_layers=4, d_model=32, d_state=64, n_blocks=1, C_init="trunc_standard_normal"
+        ),
+        optim=OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.03, warmup_steps=80),
         train=TrainOptions(
-            steps=2_000, batch_size=32, log_every=20, eval_every=200, checkpoint_every=200
+            steps=850, batch_size=32, log_every=10, eval_every=170, checkpoint_every=85
         ),
     )
 
