@@ -23,32 +23,30 @@ def s5_input_matrix(
 ) -> Complex[Array, "P d_model"]:
     r"""Draws S5's input matrix in the eigenvector basis.
 
-        .. math:: \tilde B = V^{-1} B, \qquad B \in \mathbb{R}^{d_{state} \times H},
-            \quad \operatorname{std} B = 1/\sqrt{d_{state}}
+    .. math:: \tilde B = V^{-1} B, \qquad B \in \mathbb{R}^{d_{state} \times H},
+        \quad \operatorname{std} B = 1/\sqrt{d_{state}}
 
-        with a truncated normal law; the fan-in is the state axis, as in the official code.
+    with a truncated normal law; the fan-in is the state axis, as in the official code.
 
     Args:
-            key: random key.
-            V_inv: inverse eigenvectors of `block_diagonal_hippo`, shape ``(P, d_state)``.
-            d_model: number of input features H.
-            dtype: real dtype of each part of the result.
+        key: random key.
+        V_inv: inverse eigenvectors of `block_diagonal_hippo`, shape ``(P, d_state)``.
+        d_model: number of input features H.
+        dtype: real dtype of each part of the result.
 
     Returns:
-            ``B``, shape ``(P, H)``.
+        ``B``, shape ``(P, H)``.
 
     Example:
-            >>> from typing import Literal, get_args
-
-    import jax
-            >>> from s5jax.init import block_diagonal_hippo, s5_input_matrix
-            >>> _, _, V_inv = block_diagonal_hippo(8, 2)
-            >>> print(s5_input_matrix(jax.random.key(0), V_inv, 3).shape)
-            (4, 3)
+        >>> import jax
+        >>> from s5jax.init import block_diagonal_hippo, s5_input_matrix
+        >>> _, _, V_inv = block_diagonal_hippo(8, 2)
+        >>> print(s5_input_matrix(jax.random.key(0), V_inv, 3).shape)
+        (4, 3)
 
     References:
-            Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-            2023, https://arxiv.org/abs/2208.04933, appendix B.3.
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933, appendix B.3.
     """
     B = lecun_normal()(key, (V_inv.shape[1], d_model), dtype)
     complex_dtype = jnp.result_type(dtype, jnp.complex64)
