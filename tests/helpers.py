@@ -77,9 +77,6 @@ LAYERS = {
     ),
     "s5_bidirectional": Row(S5, {"d_state": 8, "bidirectional": True, "C_init": "complex_normal"}),
     "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True),
-    "s5_associative_bidirectional": Row(
-        S5, {"d_state": 8, "backend": "associative", "bidirectional": True}
-    ),
     "leaky": Row(Leaky),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),
