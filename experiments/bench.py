@@ -108,17 +108,15 @@ def train_step_rows() -> Iterator[Row]:
 
 
 def host_overhead_row() -> Row:
-    """Steps of a tiny model in the training loop against the bare compiled step."""
+    """Steps of the smoke preset in the training loop against the bare compiled step."""
     config = get_recipe("pathx", "s5", "smoke")
-    data = dataclasses.replace(config.data, size=16, n_paddles=3, seed_distance=3, n_distractors=0)
-    model = dataclasses.replace(config.model, n_layers=1, d_model=4, d_state=4, n_blocks=1)
-    short, long = 100, 1_100
+    short, long = 50, 550
     loop_s = {}
     for steps in (short, short, long):  # the first call warms everything up
         train = dataclasses.replace(
             config.train, steps=steps, log_every=100, eval_every=steps, checkpoint_every=steps
         )
-        run = dataclasses.replace(config, data=data, model=model, train=train)
+        run = dataclasses.replace(config, train=train)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             start = time.perf_counter()
             fit(run, folder, mesh=make_mesh("data=1", batch_size=train.batch_size))
