@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from s5jax import S5, SequenceLayer
+from s5jax import DLR, LRU, S4, S4D, S5, SequenceLayer
 
 H = 4
 
@@ -60,6 +60,12 @@ class Row:
     tolerance_16k: float = 2e-5
     """float32 against float64 at L = 16,384, relative to the largest output."""
 
+    transform_noise: float = 0.0
+    """Largest gradient in an input to come, relative: the rounding of a Fourier transform."""
+
+    slow: bool = False
+    """A variant of another row, left to `make test-all`."""
+
     def make(self, seed: int = 0, **overrides: Any) -> SequenceLayer:
         return self.layer(d_model=H, rngs=nnx.Rngs(seed), **(self.options | overrides))
 
@@ -72,15 +78,72 @@ LAYERS = {
     "s5": Row(S5, {"d_state": 8}, exact_hold=True),
     "s5_blocks_full": Row(
         S5,
-        {"d_state": 6, "n_blocks": 2, "conj_sym": False, "discretization": "bilinear",
-         "clip_eigs": True, "C_init": "lecun_normal"},
+        {
+            "d_state": 6,
+            "n_blocks": 2,
+            "conj_sym": False,
+            "discretization": "bilinear",
+            "clip_eigs": True,
+            "C_init": "lecun_normal",
+        },
     ),
     "s5_bidirectional": Row(S5, {"d_state": 8, "bidirectional": True, "C_init": "complex_normal"}),
-    "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True),
+    "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True, slow=True),
+    "lru": Row(LRU, {"d_state": 8}),
+    "lru_ring": Row(
+        LRU, {"d_state": 5, "r_min": 0.9, "r_max": 0.999, "backend": "associative"}, slow=True
+    ),
+    "lru_bidirectional": Row(
+        LRU, {"d_state": 8, "max_phase": 0.3, "bidirectional": True}, slow=True
+    ),
+    "s4": Row(S4, {"d_state": 8}, transform_noise=1e-7),
+    "s4_shared_rank2": Row(
+        S4,
+        {
+            "d_state": 6,
+            "n_ssm": 2,
+            "init": "legt",
+            "dt_transform": "softplus",
+            "real_transform": "softplus",
+        },
+        transform_noise=1e-7,
+        slow=True,
+    ),
+    "s4_cauchy": Row(
+        S4, {"d_state": 8, "init": "fourier", "backend": "cauchy"}, transform_noise=1e-7, slow=True
+    ),
+    "s4_bidirectional": Row(S4, {"d_state": 8, "bidirectional": True}, slow=True),
+    "s4d": Row(S4D, {"d_state": 8}, exact_hold=True, transform_noise=1e-7),
+    "s4d_shared_bilinear": Row(
+        S4D,
+        {
+            "d_state": 6,
+            "n_ssm": 2,
+            "init": "lin",
+            "discretization": "bilinear",
+            "dt_transform": "softplus",
+            "real_transform": "softplus",
+        },
+        transform_noise=1e-7,
+        slow=True,
+    ),
+    "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}),
+    "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7),
+    "dlr_scan_sum": Row(
+        DLR, {"d_state": 6, "form": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
+    ),
+    "dlr_prod": Row(DLR, {"d_state": 3, "kernel_to_real": "prod"}, transform_noise=1e-7, slow=True),
+    "dlr_bidirectional": Row(
+        DLR, {"d_state": 8, "kernel_to_real": "imag", "bidirectional": True}, slow=True
+    ),
+    "dlr_scan_bidirectional": Row(
+        DLR, {"d_state": 5, "form": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
+    ),
+    "dss_exp": Row(DLR, {"d_state": 8, "version": "dss_exp"}, transform_noise=1e-7, slow=True),
     "leaky": Row(Leaky),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),
-}  # fmt: skip
+}
 
 
 def normal(seed: int, *shape: int) -> jax.Array:

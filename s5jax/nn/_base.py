@@ -79,6 +79,12 @@ class SequenceLayer(nnx.Module):
         """All steps of a plain sequence: the outputs and the last state."""
         raise NotImplementedError(f"{type(self).__name__} must define `parallel`.")
 
+    def from_rest(
+        self, coefficients: PyTree, u: Inexact[Array, "*batch L H"]
+    ) -> Inexact[Array, "*batch L H"]:
+        """A plain sequence, no state handed in or on: a convolution, where that is faster."""
+        return self.parallel(coefficients, self.init_state(u.shape[:-2]), u)[0]
+
     def __call__(
         self,
         u: Inexact[Array, "*batch L H"],
@@ -112,6 +118,7 @@ class SequenceLayer(nnx.Module):
             ValueError: if shapes or values break these rules, if ``dt`` is given to a discrete-time
                 layer, or if a bidirectional layer is asked for a state.
         """
+        at_rest = state is None and not return_state
         state, edits, scalar_dt = self._check(u, state, lengths, resets, dt, return_state)
         poisoned = None
         if edits.valid is not None:
@@ -126,6 +133,8 @@ class SequenceLayer(nnx.Module):
             y, state = self.edited(state, u, scalar_dt, edits)
         elif self.bidirectional:
             y = self.two_sided(u, scalar_dt)
+        elif at_rest:
+            y = self.from_rest(self.coefficients(scalar_dt), u)
         else:
             y, state = self.parallel(self.coefficients(scalar_dt), state, u)
         if poisoned is not None:

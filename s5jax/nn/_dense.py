@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float, Inexact
 
 
 def flat_apply(
@@ -23,3 +25,18 @@ def matmul(
     """A matrix product that accumulates and returns at least float32."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return flat_apply(lambda x: jnp.matmul(x, W, preferred_element_type=wide), x)
+
+
+def complex_matmul(
+    x: Float[Array, "*leading n"], W: Complex[Array, "n m"]
+) -> Complex[Array, "*leading m"]:
+    """Real sequences times a complex matrix, by two real products in the dtype of ``x``."""
+    return jax.lax.complex(*(matmul(x, part.astype(x.dtype)) for part in (W.real, W.imag)))
+
+
+def real_matmul(
+    x: Complex[Array, "*leading n"], W: Complex[Array, "n m"], dtype: DTypeLike
+) -> Float[Array, "*leading m"]:
+    """Real part of complex sequences times a complex matrix, by two real products in ``dtype``."""
+    re = matmul(x.real.astype(dtype), W.real.astype(dtype))
+    return re - matmul(x.imag.astype(dtype), W.imag.astype(dtype))

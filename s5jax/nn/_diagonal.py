@@ -69,7 +69,7 @@ class DiagonalLayer(SequenceLayer):
                 reverse=True,
                 backend=self.backend,
             )
-            y = y + self.readout(coefficients, reverse, u)
+            y = y + self._deliver(self.readout(coefficients, reverse, u), edits.resets)
         return y, _state_after(x, state, edits.valid)
 
 

@@ -5,16 +5,33 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from dlr_checks import check_dlr_init, check_dlr_kernel, check_dlr_layer, check_dss_kernel
 from hippo_checks import check_blocks, check_dplr, check_nplr, check_s4d, check_transitions
 from reference import Golden
+from s4_checks import (
+    check_s4_block,
+    check_s4_kernel,
+    check_s4d_block,
+    check_s4d_kernel,
+    check_s4d_minimal,
+)
 from s5_checks import check_layer, check_map
 
 CHECKERS = {
+    "dlr_init": check_dlr_init,
+    "dlr_kernel": check_dlr_kernel,
+    "dlr_layer": check_dlr_layer,
+    "dss_kernel": check_dss_kernel,
     "hippo": check_transitions,
     "hippo_nplr": check_nplr,
     "hippo_s4d": check_s4d,
     "hippo_s5": check_dplr,
     "hippo_s5_blocks": check_blocks,
+    "s4_block": check_s4_block,
+    "s4_dplr": check_s4_kernel,
+    "s4d": check_s4d_kernel,
+    "s4d_block": check_s4d_block,
+    "s4d_minimal": check_s4d_minimal,
     "s5_layer": check_layer,
     "s5_ssm": check_map,
 }

@@ -17,7 +17,13 @@ TWO_SIDED = {name: row for name, row in LAYERS.items() if row.bidirectional}
 
 
 def each(rows: dict[str, Row]):
-    return pytest.mark.parametrize("row", rows.values(), ids=rows.keys())
+    return pytest.mark.parametrize(
+        "row",
+        [
+            pytest.param(row, id=name, marks=[pytest.mark.slow] * row.slow)
+            for name, row in rows.items()
+        ],
+    )
 
 
 def weigh(y: jax.Array) -> jax.Array:
@@ -60,8 +66,9 @@ def test_shapes_dtypes_and_finite_gradients(row):
 def test_causal_by_gradient(row):
     layer = row.make()
     jacobian = jax.jit(jax.jacrev(lambda u: layer(u).sum(-1)))(normal(0, 11, H))
-    assert (jnp.triu(jnp.abs(jacobian).sum(-1), 1) == 0).all()
-    assert (jnp.tril(jnp.abs(jacobian).sum(-1)) > 0).any()
+    size = jnp.abs(jacobian).sum(-1)
+    assert jnp.triu(size, 1).max() <= row.transform_noise * size.max()
+    assert size.max() > 0
 
 
 @each(TWO_SIDED)
@@ -76,12 +83,14 @@ def test_bidirectional_sees_both_sides(row):
 def test_whole_is_chunks_is_steps(row, L):
     layer, u = row.make(), normal(2, 2, L, H)
     sizes = [L] if L < 3 else [1, L // 3, L - 1 - L // 3]
-    whole = loss_and_grads(layer, lambda m, u: weigh(m(u)), u)
-    assert_close(loss_and_grads(layer, lambda m, u: weigh(by_chunks(m, u, sizes)[0]), u), whole)
-    assert_close(loss_and_grads(layer, lambda m, u: weigh(by_steps(m, u)[0]), u), whole)
-    last = run(layer, u, return_state=True)[1]
-    assert_close(jax.jit(lambda u: by_chunks(layer, u, sizes)[1])(u), last)
-    assert_close(jax.jit(lambda u: by_steps(layer, u)[1])(u), last)
+    whole = run(layer, u, return_state=True)
+    assert_close(run(layer, u), whole[0])
+    assert_close(jax.jit(lambda u: by_chunks(layer, u, sizes))(u), whole)
+    assert_close(jax.jit(lambda u: by_steps(layer, u))(u), whole)
+    _, grads = loss_and_grads(layer, lambda m, u: weigh(m(u)), u)
+    chunks = loss_and_grads(layer, lambda m, u: weigh(by_chunks(m, u, sizes)[0]), u)[1]
+    assert_close(chunks, grads)
+    assert_close(loss_and_grads(layer, lambda m, u: weigh(by_steps(m, u)[0]), u)[1], grads)
 
 
 @each(LAYERS)

@@ -1,0 +1,243 @@
+"""Layers from the arrays of state-spaces/s4."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
+
+from s5jax.interop._official import _fill, _get
+from s5jax.nn import S4, S4D
+from s5jax.nn._s4d import INVERSE, Transform
+from s5jax.nn._s5 import Discretization
+
+
+def s4d_from_official(
+    arrays: Mapping[str, ArrayLike],
+    *,
+    n_ssm: int | None = None,
+    bidirectional: bool = False,
+    discretization: Discretization = "zoh",
+    dt_transform: Transform = "exp",
+    real_transform: Transform = "exp",
+    dtype: DTypeLike = jnp.float32,
+) -> S4D:
+    """Builds an S4D layer that computes what the official one does.
+
+    Args:
+        arrays: ``dt`` of shape ``(H,)``, the step sizes; complex ``A`` and ``B`` of shape
+            ``(H, N / 2)``, shared systems expanded; complex ``C`` of shape ``(1, H, N / 2)``
+            (``(2, H, N / 2)`` if bidirectional, forward first); ``D`` of shape ``(H,)`` or
+            ``(1, H)``, zero if it is missing, as it is in a bare kernel. Other names are ignored.
+        n_ssm: number of different systems, H if omitted; feature h uses the system h modulo
+            ``n_ssm``.
+        bidirectional: whether the layer also runs backward in time.
+        discretization: ``"zoh"`` or ``"bilinear"``.
+        dt_transform: ``"exp"`` or ``"softplus"``.
+        real_transform: ``"exp"`` or ``"softplus"``.
+        dtype: of the parameters and computations.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: if an array is missing, its shape does not fit the others and the options, a
+            step size or decay rate is not positive, or systems that are to be shared differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from s5jax.interop import s4d_from_official
+        >>> arrays = {"dt": np.full(2, 0.1), "A": np.full((2, 3), -0.5 + 1j)}
+        >>> arrays |= {"B": np.ones((2, 3)) + 0j, "C": np.ones((1, 2, 3)) + 0j}
+        >>> layer = s4d_from_official(arrays)
+        >>> layer.d_model, layer.d_state
+        (2, 6)
+
+    References:
+        https://github.com/state-spaces/s4, ``models/s4/s4.py``, ``SSMKernelDiag``.
+    """
+    where = "s4d_from_official"
+    H, M = _sizes(where, arrays)
+    layer = nnx.eval_shape(
+        lambda: S4D(
+            d_model=H,
+            d_state=2 * M,
+            n_ssm=n_ssm,
+            bidirectional=bidirectional,
+            discretization=discretization,
+            dt_transform=dt_transform,
+            real_transform=real_transform,
+            dtype=dtype,
+            param_dtype=dtype,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    _fill_systems(where, arrays, layer, dtype)
+    return layer
+
+
+def s4_from_official(
+    arrays: Mapping[str, ArrayLike],
+    *,
+    n_ssm: int | None = None,
+    bidirectional: bool = False,
+    dt_transform: Transform = "exp",
+    real_transform: Transform = "exp",
+    dtype: DTypeLike = jnp.float32,
+) -> S4:
+    r"""Builds an S4 layer that computes what the official one does.
+
+    The official parameter is not C but :math:`\tilde C = (I - \bar A^l)^\top C`, cut to a kernel of
+    l lags. Without ``C`` it is recovered from that in float64, which is ill conditioned if modes
+    have hardly decayed after l steps.
+
+    Args:
+        arrays: those of `s4d_from_official`, and complex ``P`` of shape ``(R, H, N / 2)``. In
+            place of ``C`` they may hold ``C_tilde`` of the same shape with ``l_kernel``, the
+            official internal length.
+        n_ssm: number of different systems, H if omitted; feature h uses the system h modulo
+            ``n_ssm``.
+        bidirectional: whether the layer also runs backward in time.
+        dt_transform: ``"exp"`` or ``"softplus"``.
+        real_transform: ``"exp"`` or ``"softplus"``.
+        dtype: of the parameters and computations.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: if an array is missing, its shape does not fit the others and the options, the
+            rank is not that of a measure, a step size or decay rate is not positive, or systems
+            that are to be shared differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from s5jax.interop import s4_from_official
+        >>> arrays = {"dt": np.full(2, 0.1), "A": np.full((2, 3), -0.5 + 1j)}
+        >>> arrays |= {"B": np.ones((2, 3)) + 0j, "C": np.ones((1, 2, 3)) + 0j}
+        >>> layer = s4_from_official(arrays | {"P": np.ones((1, 2, 3)) + 0j})
+        >>> layer.d_model, layer.d_state
+        (2, 6)
+
+    References:
+        https://github.com/state-spaces/s4, ``models/s4/s4.py``, ``SSMKernelDPLR``.
+    """
+    where = "s4_from_official"
+    H, M = _sizes(where, arrays)
+    P = _get(where, arrays, "P")
+    if P.ndim != 3 or len(P) not in (1, 2):
+        raise ValueError(f"{where}: 'P' must have shape (1 or 2, H, N / 2); got {P.shape}.")
+    layer = nnx.eval_shape(
+        lambda: S4(
+            d_model=H,
+            d_state=2 * M,
+            n_ssm=n_ssm,
+            bidirectional=bidirectional,
+            init="legs" if len(P) == 1 else "legt",
+            dt_transform=dt_transform,
+            real_transform=real_transform,
+            dtype=dtype,
+            param_dtype=dtype,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    if "C" not in arrays:
+        arrays = {**arrays, "C": _untruncated(where, arrays)}
+    _fill_systems(where, arrays, layer, dtype)
+    P = _shared(where, "P", np.moveaxis(P, 0, 1), len(layer.raw_decay))
+    _fill(where, {"P": P}, {"P": layer.P}, dtype)
+    return layer
+
+
+def s4d_minimal_from_official(
+    arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jnp.float32
+) -> S4D:
+    """Builds an S4D layer that computes what the official minimal one does.
+
+    Args:
+        arrays: ``log_dt`` of shape ``(H,)``; ``log_A_real``, ``A_imag`` and complex ``C`` of shape
+            ``(H, N / 2)``; ``D`` of shape ``(H,)``. Other names are ignored.
+        dtype: of the parameters and computations.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: if an array is missing or its shape does not fit the others.
+
+    Example:
+        >>> import numpy as np
+        >>> from s5jax.interop import s4d_minimal_from_official
+        >>> arrays = {"log_dt": np.zeros(2), "log_A_real": np.zeros((2, 3)), "D": np.ones(2)}
+        >>> arrays |= {"A_imag": np.ones((2, 3)), "C": np.ones((2, 3)) + 0j}
+        >>> s4d_minimal_from_official(arrays).d_state
+        6
+
+    References:
+        https://github.com/state-spaces/s4, ``models/s4/s4d.py``.
+    """
+    log_dt, decay, imag, C, D = (
+        _get("s4d_minimal_from_official", arrays, name)
+        for name in ("log_dt", "log_A_real", "A_imag", "C", "D")
+    )
+    A = -np.exp(decay) + 1j * imag
+    expanded = {"dt": np.exp(log_dt), "A": A, "B": np.ones_like(A), "C": C[None], "D": D}
+    return s4d_from_official(expanded, dtype=dtype)
+
+
+def _sizes(where: str, arrays: Mapping[str, ArrayLike]) -> tuple[int, int]:
+    A = _get(where, arrays, "A")
+    if A.ndim != 2:
+        raise ValueError(f"{where}: 'A' must have shape (H, N / 2); got {A.shape}.")
+    return A.shape[0], A.shape[1]
+
+
+def _fill_systems(
+    where: str, arrays: Mapping[str, ArrayLike], layer: S4 | S4D, dtype: DTypeLike
+) -> None:
+    """Fills the parameters that S4 and S4D have in common."""
+    dt, A, B = (_get(where, arrays, name) for name in ("dt", "A", "B"))
+    if (dt <= 0).any() or (A.real >= 0).any():
+        raise ValueError(f"{where}: 'dt' must be positive and the real parts of 'A' negative.")
+    S = len(layer.raw_decay)
+    values = {
+        "dt": INVERSE[layer.dt_transform](dt),
+        "C": _get(where, arrays, "C"),
+        "D": np.ravel(arrays.get("D", np.zeros(layer.d_model))),
+        "real part of A": INVERSE[layer.real_transform](-_shared(where, "A", A, S).real),
+        "imaginary part of A": _shared(where, "A", A, S).imag,
+        "B": _shared(where, "B", B, S),
+    }
+    variables = {
+        "dt": layer.raw_step,
+        "C": layer.C,
+        "D": layer.D,
+        "real part of A": layer.raw_decay,
+        "imaginary part of A": layer.Lambda_im,
+        "B": layer.B,
+    }
+    _fill(where, values, variables, dtype)
+
+
+def _shared(where: str, name: str, value: np.ndarray, S: int) -> np.ndarray:
+    """The S different systems of an array in which they repeat."""
+    copies = np.tile(value[:S], (len(value) // S, 1))
+    if copies.shape != value.shape or not np.allclose(copies, value, rtol=1e-6):
+        raise ValueError(
+            f"{where}: with `n_ssm` {S} the features h and h + {S} share a system, but in {name!r} "
+            "they differ."
+        )
+    return value[:S]
+
+
+def _untruncated(where: str, arrays: Mapping[str, ArrayLike]) -> np.ndarray:
+    r"""C from :math:`\tilde C = (I - \bar A^l)^\top C`, on all states, conjugates included."""
+    dt, A, P, C, l = (_get(where, arrays, name) for name in ("dt", "A", "P", "C_tilde", "l_kernel"))
+    M = A.shape[-1]
+    A, P, C = (np.concatenate([v, v.conj()], -1) for v in (A, P, C))
+    I, half = np.eye(A.shape[-1]), dt[:, None, None] / 2
+    A = A[..., None] * I - np.einsum("rhi,rhj->hij", P, P.conj())
+    A_bar = np.linalg.solve(I - half * A, I + half * A)
+    left = np.swapaxes(I - np.linalg.matrix_power(A_bar, int(l)), -1, -2)
+    return np.linalg.solve(left, C[..., None])[..., :M, 0]

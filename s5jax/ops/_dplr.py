@@ -1,0 +1,365 @@
+r"""Systems whose state matrix is diagonal plus low rank (DPLR), the form of S4.
+
+The state matrix is :math:`A = \Lambda - P P^*` on conjugate pairs of states. One of each pair is
+kept, so that :math:`P^* x` means :math:`2 \operatorname{Re} \sum_n \bar P_n x_n`.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from s5jax._errors import check_choice
+from s5jax.ops._vandermonde import block_length
+
+KernelBackend = Literal["auto", "two_table", "cauchy"]
+
+
+class DPLR(NamedTuple):
+    r"""A discrete system; the leading axes are those of its step sizes.
+
+    .. math:: x_k = x_{k-1} + d \odot x_{k-1} + U \operatorname{Re}(V x_{k-1}) + \bar B u_k
+
+    The identity is kept apart: rounding :math:`\bar A` would cost all digits of a slow mode.
+    """
+
+    d: Complex[Array, "*batch H M"]
+    U: Complex[Array, "*batch H M R"]
+    V: Complex[Array, "*batch H R M"]
+    B_bar: Complex[Array, "*batch H M"]
+
+
+def discretize_dplr(
+    Lambda: Complex[Array, "H M"],
+    P: Complex[Array, "H R M"],
+    B: Complex[Array, "H M"],
+    Delta: Float[Array, "*batch H"],
+) -> DPLR:
+    r"""Bilinear rule for a DPLR system, by the Woodbury identity.
+
+    .. math::
+        \bar A = (I - \tfrac{\Delta}{2} A)^{-1} (I + \tfrac{\Delta}{2} A)
+               = I + \Delta (e \Lambda - 2\, e p\, g^{-1} p^\top e), \qquad
+        e = \frac{1}{1 - \Delta \Lambda / 2}, \quad g = I + \Delta\, p^\top e p
+
+    with :math:`p = [\operatorname{Re} P; \operatorname{Im} P]` and :math:`e, \Lambda` as real
+    matrices on real and imaginary parts. A step costs O(N).
+
+    Args:
+        Lambda: diagonal part, ``(H, M)``.
+        P: low-rank factor, ``(H, R, M)``.
+        B: input vector, ``(H, M)``.
+        Delta: positive step sizes, ``(*batch, H)``.
+
+    Returns:
+        The discrete system; leading axes are those of ``Delta``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import discretize_dplr
+        >>> one = jnp.ones((1, 1), complex)
+        >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
+        >>> print(1 + system.d.real, system.B_bar.real)
+        [[0.6]] [[0.4]]
+
+    References:
+        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
+        https://arxiv.org/abs/2111.00396, appendix C.2.
+    """
+    t = Delta[..., None]
+    e = 1 / (1 - t * Lambda / 2)
+    V = P.conj() * e[..., None, :]
+    g = (
+        jnp.eye(P.shape[-2], dtype=t.dtype)
+        + t[..., None] * _highest("...am,...bm->...ab", V, P).real
+    )
+    U = -2 * t[..., None] * _solve_right(e[..., None] * jnp.swapaxes(P, -1, -2), g)
+    B_bar = t * e * B + t / 2 * _low_rank(U, V, B)
+    return DPLR(t * e * Lambda, U, V, B_bar)
+
+
+def dplr_step(
+    system: DPLR, x: Complex[Array, "*batch H M"], u: Float[Array, "*batch H"]
+) -> Complex[Array, "*batch H M"]:
+    """One step of a discrete DPLR system in O(N): the next state.
+
+    Args:
+        system: from `discretize_dplr`.
+        x: state, ``(*batch, H, M)``.
+        u: input, ``(*batch, H)``.
+
+    Returns:
+        The next state, ``(*batch, H, M)``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import discretize_dplr, dplr_step
+        >>> one = jnp.ones((1, 1), complex)
+        >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
+        >>> print(dplr_step(system, one, jnp.array([0.5])).real)
+        [[0.8]]
+    """
+    return x + dplr_change(system, x) + system.B_bar * u[..., None]
+
+
+def dplr_change(system: DPLR, x: Complex[Array, "*batch H M"]) -> Complex[Array, "*batch H M"]:
+    r"""What a step without input adds to the state, :math:`(\bar A - I) x`."""
+    return system.d * x + _low_rank(system.U, system.V, x)
+
+
+def dplr_kernel(
+    Lambda: Complex[Array, "H M"],
+    P: Complex[Array, "H R M"],
+    B: Complex[Array, "H M"],
+    C: Complex[Array, "*batch H M"],
+    Delta: Float[Array, " H"],
+    L: int,
+    *,
+    backend: KernelBackend = "auto",
+) -> Float[Array, "*batch L H"]:
+    r"""Kernel of S4 under the bilinear rule.
+
+    .. math:: K_l = 2 \operatorname{Re}(C \bar A^l \bar B), \qquad l = 0, \dots, L - 1
+
+    ``"two_table"`` forms :math:`K_{aT+b} = (C \bar A^{aT})(\bar A^b \bar B)` from dense real powers
+    of :math:`\bar A`, a contraction, which are doubled as :math:`M \leftarrow 2 M + M^2` with
+    :math:`M = \bar A - I`. ``"cauchy"`` is the published algorithm: the generating function at the
+    L-th roots of unity through Cauchy sums and the Woodbury identity, and an inverse FFT. It is
+    about three times more accurate and ten times slower, and needs Re Lambda < 0.
+
+    Args:
+        Lambda: diagonal part of the state matrix, ``(H, M)``.
+        P: low-rank factor, ``(H, R, M)``.
+        B: input vector, ``(H, M)``.
+        C: output vectors, ``(*batch, H, M)``.
+        Delta: positive step sizes, ``(H,)``.
+        L: number of lags.
+        backend: ``"two_table"``, ``"cauchy"`` or ``"auto"``, which is ``"two_table"``.
+
+    Returns:
+        Kernels, ``(*batch, L, H)``.
+
+    Raises:
+        ValueError: if ``backend`` is unknown or ``L`` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import dplr_kernel
+        >>> one = jnp.ones((1, 1), complex)
+        >>> print(dplr_kernel(-one, 0 * one[None], one, one, jnp.array([0.5]), 3)[:, 0])
+        [0.8   0.48  0.288]
+
+    References:
+        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
+        https://arxiv.org/abs/2111.00396.
+    """
+    check_choice("dplr_kernel", "backend", backend, get_args(KernelBackend))
+    _check_length("dplr_kernel", L)
+    if backend == "cauchy":
+        return _cauchy_kernel(Lambda, P, B, C, Delta, L)
+    system = discretize_dplr(Lambda, P, B, Delta)
+    return dplr_response(system, C, system.B_bar, L)
+
+
+def dplr_kernel_ref(
+    Lambda: Complex[Array, "H M"],
+    P: Complex[Array, "H R M"],
+    B: Complex[Array, "H M"],
+    C: Complex[Array, "*batch H M"],
+    Delta: Float[Array, " H"],
+    L: int,
+) -> Float[Array, "*batch L H"]:
+    """`dplr_kernel` with dense matrices on all states, conjugates included, by powers; for tests.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import dplr_kernel_ref
+        >>> one = jnp.ones((1, 1), complex)
+        >>> print(dplr_kernel_ref(-one, 0 * one[None], one, one, jnp.array([0.5]), 3)[:, 0])
+        [0.8   0.48  0.288]
+    """
+    _check_length("dplr_kernel_ref", L)
+    Lambda, P, B, C = (jnp.concatenate([v, v.conj()], -1) for v in (Lambda, P, B, C))
+    I, t = jnp.eye(Lambda.shape[-1]), Delta[:, None, None]
+    A = Lambda[..., None] * I - jnp.swapaxes(P, -1, -2) @ P.conj()
+    A_bar = jnp.linalg.solve(I - t / 2 * A, I + t / 2 * A)
+    x, K = jnp.linalg.solve(I - t / 2 * A, t * B[..., None])[..., 0], []
+    for _ in range(L):
+        K.append((C * x).sum(-1).real)
+        x = (A_bar @ x[..., None])[..., 0]
+    return jnp.stack(K, -2)
+
+
+def dplr_response(
+    system: DPLR, C: Complex[Array, "*batch H M"], x: Complex[Array, "*batch H M"], L: int
+) -> Float[Array, "*batch L H"]:
+    r"""Outputs of a discrete DPLR system from a state on, without inputs.
+
+    .. math:: y_l = 2 \operatorname{Re}(C \bar A^l x), \qquad l = 0, \dots, L - 1
+
+    By the two-table product of `dplr_kernel`, which is the case :math:`x = \bar B`.
+
+    Args:
+        system: from `discretize_dplr`, with steps of shape ``(H,)``.
+        C: output vectors, ``(*batch, H, M)``.
+        x: first states, ``(*batch, H, M)``; its leading axes broadcast with those of ``C``.
+        L: number of outputs.
+
+    Returns:
+        Outputs, ``(*batch, L, H)``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import discretize_dplr, dplr_response
+        >>> one = jnp.ones((1, 1), complex)
+        >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
+        >>> print(dplr_response(system, one, one, 3)[:, 0])
+        [2.   1.2  0.72]
+    """
+    T, M = block_length(L), dense_change(system)
+    right = _real(x)[..., None]
+    while right.shape[-1] < T:
+        right = jnp.concatenate([right, right + _highest("hij,...hjb->...hib", M, right)], -1)
+        M = _double(M)
+    left = _real(2 * C.conj())[..., None, :]
+    while left.shape[-2] * T < L:
+        left = jnp.concatenate([left, left + _highest("...hai,hij->...haj", left, M)], -2)
+        M = _double(M)
+    K = _highest("...han,...hnb->...hab", left[..., : -(-L // T), :], right)
+    return jnp.moveaxis(K.reshape(*K.shape[:-2], -1)[..., :L], -1, -2)
+
+
+def dplr_state(
+    system: DPLR, u: Float[Array, "*batch L H"], x0: Complex[Array, "*batch H M"]
+) -> Complex[Array, "*batch H M"]:
+    r"""The last state of a discrete DPLR system, without those before.
+
+    .. math:: x = \bar A^L x_0 + \sum_{l=0}^{L-1} \bar A^{L-1-l} \bar B u_l
+
+    Blocks of about :math:`\sqrt L` inputs are summed against a table of
+    :math:`\bar A^b \bar B`; a scan runs over the blocks.
+
+    Args:
+        system: from `discretize_dplr`, with steps of shape ``(H,)``.
+        u: inputs, ``(*batch, L, H)``.
+        x0: state before the first input, ``(*batch, H, M)``.
+
+    Returns:
+        States, ``(*batch, H, M)``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import discretize_dplr, dplr_state
+        >>> one = jnp.ones((1, 1), complex)
+        >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
+        >>> print(dplr_state(system, jnp.ones((2, 1)), one).real)
+        [[1.]]
+    """
+    *batch, L, H = u.shape
+    T, M = block_length(L), dense_change(system)
+    # The first block takes what L leaves when divided by T.
+    first = L % T
+    x, table = _real(x0), _real(system.B_bar)[..., None]
+    while table.shape[-1] < T:
+        if first & table.shape[-1]:
+            x = x + _highest("hij,...hj->...hi", M, x)
+        table = jnp.concatenate([table, table + _highest("hij,hjb->hib", M, table)], -1)
+        M = _double(M)
+    table = jnp.flip(table, -1)
+    x = x + _highest("...bh,hnb->...hn", u[..., :first, :], table[..., T - first :])
+    blocks = u[..., first:, :].reshape(*batch, L // T, T, H)
+    driven = jnp.moveaxis(_highest("...abh,hnb->...ahn", blocks, table), -3, 0)
+
+    def advance(x: Array, driven: Array) -> tuple[Array, None]:
+        return x + _highest("hij,...hj->...hi", M, x) + driven, None
+
+    return _complex(jax.lax.scan(advance, x, driven)[0])
+
+
+def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L: int) -> Array:
+    r"""The kernel through its generating function, truncated to L lags.
+
+    Numerator and denominator of :math:`\frac{2}{1 + w}` and :math:`\frac{1}{z - \Delta\Lambda}`
+    at :math:`w = e^{-i \theta}, z = 2 \frac{1 - w}{1 + w}` are multiplied by
+    :math:`\cos \frac\theta2`, which keeps the node :math:`w = -1` finite.
+    """
+    half = np.pi * np.arange(L // 2 + 1) / L
+    sine, cosine = (jnp.asarray(v, Delta.dtype) for v in (np.sin(half), np.cos(half)))
+    C = _truncated(discretize_dplr(Lambda, P, B, Delta), C, L)
+    z = Delta[:, None, None] * Lambda[..., None] * cosine
+    above, below = 1 / (2j * sine - z), 1 / (2j * sine - z.conj())
+
+    def cauchy(x: Array, y: Array) -> Array:
+        v = Delta[:, None] * x * y
+        return _highest("...hm,hmj->...hj", v, above) + _highest(
+            "...hm,hmj->...hj", v.conj(), below
+        )
+
+    # Pairs of vectors, with the rank as the first axis.
+    C, P = C[None], jnp.moveaxis(P, -2, 0)
+    P_all = P.reshape(len(P), *(1,) * (C.ndim - P.ndim), *P.shape[1:])
+    BC, BQ, PC = cauchy(B, C)[0], cauchy(B, P.conj()), cauchy(P_all, C)
+    G = jnp.moveaxis(cauchy(P[:, None], P.conj()), (0, 1), (-2, -1))
+    inner = jnp.eye(len(P), dtype=cosine.dtype) + cosine[:, None, None] * G
+    row = _solve_right(jnp.moveaxis(BQ, 0, -1)[..., None, :], inner)[..., 0, :]
+    spectrum = jax.lax.complex(cosine, sine) * (
+        BC - cosine * _highest("hjr,r...hj->...hj", row, PC)
+    )
+    return jnp.moveaxis(jnp.fft.irfft(spectrum, L, axis=-1), -1, -2)
+
+
+def _truncated(system: DPLR, C: Array, L: int) -> Array:
+    r""":math:`C (I - \bar A^L)`: the outputs whose infinite kernel is cut off at L."""
+    row, M = _real(2 * C.conj()), dense_change(system)
+    rest = row
+    while L:
+        if L & 1:
+            rest = rest + _highest("...hi,hij->...hj", rest, M)
+        L, M = L // 2, _double(M)
+    return _complex(row - rest).conj() / 2
+
+
+def dense_change(system: DPLR) -> Float[Array, "H N N"]:
+    r""":math:`\bar A - I` as a matrix on real and imaginary parts."""
+    re, im = (
+        v[..., None] * jnp.eye(v.shape[-1], dtype=v.dtype) for v in (system.d.real, system.d.imag)
+    )
+    diagonal = jnp.concatenate([jnp.concatenate([re, -im], -1), jnp.concatenate([im, re], -1)], -2)
+    U = jnp.concatenate([system.U.real, system.U.imag], -2)
+    return diagonal + _highest("...ir,...rj->...ij", U, _real(system.V.conj()))
+
+
+def _double(M: Float[Array, "H N N"]) -> Float[Array, "H N N"]:
+    r"""From :math:`X - I` to :math:`X^2 - I`."""
+    return 2 * M + _highest("hij,hjk->hik", M, M)
+
+
+def _low_rank(U: Array, V: Array, x: Array) -> Array:
+    return _highest("...mr,...r->...m", U, _highest("...rm,...m->...r", V, x).real)
+
+
+def _solve_right(X: Array, g: Array) -> Array:
+    r""":math:`X g^{-1}` for a small square g."""
+    if g.shape[-1] == 1:
+        return X / g
+    solution = jnp.linalg.solve(jnp.swapaxes(g, -1, -2).astype(X.dtype), jnp.swapaxes(X, -1, -2))
+    return jnp.swapaxes(solution, -1, -2)
+
+
+def _highest(subscripts: str, *operands: Array) -> Array:
+    return jnp.einsum(subscripts, *operands, precision="highest")
+
+
+def _real(x: Complex[Array, "*shape M"]) -> Float[Array, "*shape N"]:
+    return jnp.concatenate([x.real, x.imag], -1)
+
+
+def _complex(x: Float[Array, "*shape N"]) -> Complex[Array, "*shape M"]:
+    return jax.lax.complex(*jnp.split(x, 2, -1))
+
+
+def _check_length(where: str, L: int) -> None:
+    if L < 1:
+        raise ValueError(f"{where}: `L` must be at least 1; got {L}.")

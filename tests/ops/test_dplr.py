@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close
+
+from s5jax.init import nplr
+from s5jax.ops import (
+    discretize_dplr,
+    dplr_kernel,
+    dplr_kernel_ref,
+    dplr_response,
+    dplr_state,
+    dplr_step,
+)
+
+H = 3
+
+
+def system(measure="legs", N=16, seed=0):
+    """Arguments of `dplr_kernel` up to the steps, all different from the initial values."""
+    Lambda, P, B, _ = nplr(measure, N)
+    rng = np.random.default_rng(seed)
+
+    def scatter(v):
+        return jnp.asarray(np.broadcast_to(v, (H, *v.shape)) * rng.uniform(0.8, 1.2, (H, *v.shape)))
+
+    Lambda = np.minimum(Lambda.real, -1e-2) + 1j * Lambda.imag
+    C = rng.normal(size=(2, H, N // 2)) + 1j * rng.normal(size=(2, H, N // 2))
+    return scatter(Lambda), scatter(P), scatter(B), jnp.asarray(C), jnp.array([1e-3, 1e-2, 1e-1])
+
+
+def values_and_gradients(f, arguments):
+    def loss(arguments):
+        y = f(*arguments)
+        return jnp.sum(jnp.cos(jnp.arange(y.size)).reshape(y.shape) * y)
+
+    return f(*arguments), jax.grad(loss)(arguments)
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt", "fourier"])
+@pytest.mark.parametrize("L", [1, 2, 31, 32])
+@pytest.mark.parametrize("backend", ["two_table", "cauchy"])
+@jax.enable_x64(True)
+def test_kernel_is_the_reference(measure, L, backend):
+    arguments = system(measure)
+    got = jax.jit(lambda a: values_and_gradients(lambda *a: dplr_kernel(*a, L, backend=backend), a))
+    expected = values_and_gradients(lambda *a: dplr_kernel_ref(*a, L), arguments)
+    assert got(arguments)[0].shape == (2, L, H)
+    assert_close(got(arguments), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", ["two_table", "cauchy"])
+def test_float32_kernel_at_path_x_steps(backend):
+    with jax.enable_x64(True):
+        Lambda, P, B, C, _ = system(N=64)
+        arguments = (Lambda, P, B, C, jnp.array([1e-4, 1e-2, 1e-1]))
+        single = [v.astype("complex64" if jnp.iscomplexobj(v) else "float32") for v in arguments]
+        double = [v.astype("complex128" if jnp.iscomplexobj(v) else "float64") for v in single]
+        kernel = jax.jit(lambda a: dplr_kernel(*a, 4096, backend=backend))
+        got, exact = kernel(single), kernel(double)
+        assert got.dtype == jnp.float32
+        error = np.abs(got - exact).max((0, 1)) / np.abs(exact).max((0, 1))
+        assert error.max() < 2e-5
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt"])
+@pytest.mark.parametrize("L", [1, 2, 13, 64])
+@jax.enable_x64(True)
+def test_state_and_response_are_the_steps(measure, L):
+    *arguments, C, Delta = system(measure)
+    rng = np.random.default_rng(1)
+    shape = (2, *arguments[0].shape)
+    x = x0 = jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    u = jnp.asarray(rng.normal(size=(2, L, H)))
+    discrete = discretize_dplr(*arguments, Delta)
+    free, outputs = x0, []
+    for k in range(L):
+        outputs.append(2 * (C * free).sum(-1).real)
+        x, free = dplr_step(discrete, x, u[:, k]), dplr_step(discrete, free, 0 * u[:, k])
+    assert_close(dplr_state(discrete, u, x0), x, rtol=1e-12)
+    assert_close(dplr_response(discrete, C, x0, L), jnp.stack(outputs, -2), rtol=1e-12)
+
+
+@jax.enable_x64(True)
+def test_steps_of_a_batch():
+    *arguments, _, Delta = system("legt")
+    batch = discretize_dplr(*arguments, jnp.stack([Delta, 2 * Delta]))
+    alone = discretize_dplr(*arguments, 2 * Delta)
+    assert_close(jax.tree.map(lambda v: v[1], batch), alone, rtol=1e-12)
+
+
+def test_bad_arguments_are_refused():
+    arguments = system()
+    with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'two_table', 'cauchy'"):
+        dplr_kernel(*arguments, 4, backend="fft")
+    for kernel in (dplr_kernel, dplr_kernel_ref):
+        with pytest.raises(ValueError, match=f"{kernel.__name__}: `L` must be at least 1; got 0"):
+            kernel(*arguments, 0)
