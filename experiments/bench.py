@@ -77,9 +77,7 @@ class PublishedS5(s5jax.S5):
 class PublishedOptions(S5Options):
     """S5's options, for the published algorithm."""
 
-    def layer(self) -> tuple[type[s5jax.SequenceLayer], dict[str, Any]]:
-        """The port and its arguments."""
-        return PublishedS5, super().layer()[1]
+    layer = PublishedS5
 
 
 def train_step_rows() -> Iterator[Row]:

@@ -1,6 +1,5 @@
 """The models by name: their options, and how they are built."""
 
-import abc
 import dataclasses
 from typing import Any, ClassVar, Literal
 
@@ -12,10 +11,11 @@ from experiments.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelOptions(abc.ABC):
+class ModelOptions:
     """Model: the residual stack that all models share."""
 
     name: ClassVar[str]
+    layer: ClassVar[type[s5jax.SequenceLayer]]
 
     n_layers: int = 6
     """Residual blocks."""
@@ -45,20 +45,25 @@ class ModelOptions(abc.ABC):
         check_positive(self, **sizes, norm_epsilon=self.norm_epsilon)
         check_share(self, dropout=self.dropout, norm_momentum=self.norm_momentum)
 
-    @abc.abstractmethod
-    def layer(self) -> tuple[type[s5jax.SequenceLayer], dict[str, Any]]:
-        """The class of the sequence layer and its arguments."""
+    def layer_options(self, task: Task) -> dict[str, Any]:
+        """The arguments of the layer: all options that are not those of the stack."""
+        del task
+        shared = {field.name for field in dataclasses.fields(ModelOptions)}
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in shared
+        }
 
     def build(self, task: Task, *, rngs: nnx.Rngs) -> nnx.Module:
         """The model for a task, with fresh parameters."""
-        layer, layer_options = self.layer()
         return s5jax.SequenceClassifier(
-            layer,
+            self.layer,
             d_input=task.d_input,
             d_output=task.d_output,
             d_model=self.d_model,
             n_layers=self.n_layers,
-            layer_options=layer_options,
+            layer_options=self.layer_options(task),
             encoder=task.encoder,
             norm=self.norm,
             prenorm=self.prenorm,
@@ -78,6 +83,7 @@ class S5Options(ModelOptions):
     """Model: S5, a diagonal multi-input state space read by a parallel scan."""
 
     name = "s5"
+    layer = s5jax.S5
 
     d_state: int = 256
     """State size P, before conjugate symmetry halves what is stored."""
@@ -100,21 +106,130 @@ class S5Options(ModelOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, d_state=self.d_state, n_blocks=self.n_blocks, dt_min=self.dt_min)
-        if self.dt_max < self.dt_min:
-            raise ValueError(
-                "S5Options: `dt_max` must not be below `dt_min`; "
-                f"got {self.dt_max} < {self.dt_min}."
-            )
-
-    def layer(self) -> tuple[type[s5jax.SequenceLayer], dict[str, Any]]:
-        """S5 and its arguments."""
-        names = [
-            field.name
-            for field in dataclasses.fields(S5Options)
-            if field.name not in {shared.name for shared in dataclasses.fields(ModelOptions)}
-        ]
-        return s5jax.S5, {name: getattr(self, name) for name in names}
+        check_positive(self, d_state=self.d_state, n_blocks=self.n_blocks)
+        _check_steps(self, self.dt_min, self.dt_max)
 
 
-MODELS: dict[str, type[ModelOptions]] = {options.name: options for options in (S5Options,)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class S4Options(ModelOptions):
+    """Model: S4, a diagonal plus low-rank state space for each feature, run as a convolution."""
+
+    name = "s4"
+    layer = s5jax.S4
+
+    d_state: int = 64
+    """States a feature, conjugates included."""
+    n_ssm: int | None = None
+    """Number of different state matrices, shared in turn; without it, one a feature."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+    init: Literal["legs", "legt", "fourier"] = "legs"
+    """HiPPO measure."""
+    dt_transform: Literal["exp", "softplus"] = "softplus"
+    """From the stored step size to the step size."""
+    dt_min: float = 1e-3
+    """Smallest initial step size [steps of unit length]."""
+    dt_max: float = 0.1
+    """Largest initial step size [steps of unit length]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, d_state=self.d_state)
+        _check_steps(self, self.dt_min, self.dt_max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class S4DOptions(ModelOptions):
+    """Model: S4D, a diagonal state space for each feature, run as a convolution."""
+
+    name = "s4d"
+    layer = s5jax.S4D
+
+    d_state: int = 64
+    """States a feature, conjugates included."""
+    n_ssm: int | None = None
+    """Number of different state matrices, shared in turn; without it, one a feature."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+    init: Literal["legs", "lin", "inv"] = "legs"
+    """First eigenvalues."""
+    discretization: Literal["zoh", "bilinear"] = "zoh"
+    """From continuous to discrete time."""
+    dt_transform: Literal["exp", "softplus"] = "exp"
+    """From the stored step size to the step size."""
+    dt_min: float = 1e-3
+    """Smallest initial step size [steps of unit length]."""
+    dt_max: float = 0.1
+    """Largest initial step size [steps of unit length]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, d_state=self.d_state)
+        _check_steps(self, self.dt_min, self.dt_max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DLROptions(ModelOptions):
+    """Model: DLR, a diagonal linear recurrence whose eigenvalues all features share; also DSS."""
+
+    name = "dlr"
+    layer = s5jax.DLR
+
+    d_state: int = 1024
+    """Complex states a feature."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+    version: Literal["dlr", "dss_exp", "dss_softmax"] = "dlr"
+    """Parameterisation of the kernel."""
+    kernel_to_real: Literal["real", "imag", "sum", "prod"] = "real"
+    """From the complex kernel to the real one."""
+    l_kernel: int | None = None
+    """Lags after which the kernel is cut off; without it, never."""
+    dt_min: float = 1e-4
+    """Smallest initial step size, twice the smallest decay rate of DLR [steps of unit length]."""
+    dt_max: float = 0.1
+    """Largest initial step size [steps of unit length]."""
+    form: Literal["fft", "scan"] = "fft"
+    """Whole sequences by convolution or by recurrence."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, d_state=self.d_state)
+        _check_steps(self, self.dt_min, self.dt_max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LRUOptions(ModelOptions):
+    """Model: LRU, a diagonal multi-input recurrence in discrete time."""
+
+    name = "lru"
+    layer = s5jax.LRU
+
+    d_state: int = 256
+    """Complex states of the layer."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+    r_min: float = 0.9
+    """Inner radius of the ring of first eigenvalues."""
+    r_max: float = 0.999
+    """Outer radius of the ring of first eigenvalues."""
+    max_phase: float = 6.28
+    """Largest first phase [radians a step]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, d_state=self.d_state, max_phase=self.max_phase)
+
+
+def _check_steps(options: ModelOptions, dt_min: float, dt_max: float) -> None:
+    check_positive(options, dt_min=dt_min)
+    if dt_max < dt_min:
+        raise ValueError(
+            f"{type(options).__name__}: `dt_max` must not be below `dt_min`; "
+            f"got {dt_max} < {dt_min}."
+        )
+
+
+MODELS: dict[str, type[ModelOptions]] = {
+    options.name: options for options in (S5Options, S4Options, S4DOptions, DLROptions, LRUOptions)
+}

@@ -86,6 +86,7 @@ LAYERS = {
             "clip_eigs": True,
             "C_init": "lecun_normal",
         },
+        slow=True,
     ),
     "s5_bidirectional": Row(S5, {"d_state": 8, "bidirectional": True, "C_init": "complex_normal"}),
     "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True, slow=True),
@@ -127,7 +128,7 @@ LAYERS = {
         transform_noise=1e-7,
         slow=True,
     ),
-    "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}),
+    "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}, slow=True),
     "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7),
     "dlr_scan_sum": Row(
         DLR, {"d_state": 6, "form": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
@@ -162,14 +163,20 @@ def _run(graphdef, parameters, u, arguments, return_state):
     return nnx.merge(graphdef, parameters)(u, **arguments, **options)
 
 
-def loss_and_grads(layer: nnx.Module, loss: Callable[[Any, Any], jax.Array], u: Any) -> Any:
+def loss_and_grads(
+    layer: nnx.Module, loss: Callable[[Any, Any], Any], u: Any, *, has_aux: bool = False
+) -> Any:
     """Value of ``loss(layer, u)`` and its gradients in the parameters and in ``u``."""
-    graphdef, state = nnx.split(layer)
+    graphdef, parameters = nnx.split(layer)
+    return _loss_and_grads(graphdef, loss, has_aux, parameters, u)
 
-    def value(state, u):
-        return loss(nnx.merge(graphdef, state), u)
 
-    return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(state, u)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _loss_and_grads(graphdef, loss, has_aux, parameters, u):
+    def value(parameters, u):
+        return loss(nnx.merge(graphdef, parameters), u)
+
+    return jax.value_and_grad(value, argnums=(0, 1), has_aux=has_aux)(parameters, u)
 
 
 def assert_close(actual: Any, expected: Any, rtol: float = 1e-5) -> None:

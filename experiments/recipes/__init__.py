@@ -48,7 +48,9 @@ def get_recipe(task: str, model: str, preset: str) -> Config:
 
 def describe_changes(config: Config) -> str:
     """One line: what a configuration changed against the paper's recipe."""
-    paper = get_recipe(config.task, config.model.name, "paper")
+    paper = RECIPES.get((config.task, config.model.name, "paper"))
+    if paper is None:
+        return f"No published recipe of {config.model.name} for {config.task} is in the library."
     changed = differences(paper, dataclasses.replace(config, preset="paper", seed=paper.seed))
     changes = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
     return f"Changed against the paper: {changes or 'nothing'}."

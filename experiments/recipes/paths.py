@@ -25,7 +25,14 @@ import dataclasses
 from typing import Any
 
 from experiments.config import Config, OptimOptions, TrainOptions
-from experiments.models import S5Options
+from experiments.models import (
+    DLROptions,
+    LRUOptions,
+    ModelOptions,
+    S4DOptions,
+    S4Options,
+    S5Options,
+)
 from experiments.tasks.pathfinder import PATHFINDER
 from experiments.tasks.paths import PathsOptions
 
@@ -70,13 +77,20 @@ PATHX_S5 = Config(
 PATH256_S5 = dataclasses.replace(PATHX_S5, task="path256", data=_data("path256"))
 
 
-def _smoke(paper: Config) -> Config:
+TINY: tuple[ModelOptions, ...] = (
+    S5Options(n_layers=2, d_model=8, d_state=16, n_blocks=2, dropout=0.05),
+    *(kind(n_layers=2, d_model=8, d_state=8) for kind in (S4Options, S4DOptions)),
+    *(kind(n_layers=2, d_model=8, d_state=8) for kind in (DLROptions, LRUOptions)),
+)
+
+
+def _smoke(paper: Config, model: ModelOptions) -> Config:
     """A tiny run that passes through every part of the system in seconds."""
     return dataclasses.replace(
         paper,
         preset="smoke",
         data=_data("path32", n_train=1_024, n_validation=60, n_test=60),
-        model=dataclasses.replace(paper.model, n_layers=2, d_model=8, d_state=16, n_blocks=2),
+        model=model,
         optim=dataclasses.replace(paper.optim, warmup_steps=2),
         train=TrainOptions(steps=20, batch_size=8, log_every=1, eval_every=10, checkpoint_every=5),
     )
@@ -115,4 +129,8 @@ def _cpu(paper: Config) -> Config:
 
 
 PAPER = (PATHFINDER_S5, PATHX_S5, PATH256_S5)
-ROWS = (*PAPER, *map(_cpu, PAPER), *map(_smoke, PAPER))
+ROWS = (
+    *PAPER,
+    *map(_cpu, PAPER),
+    *(_smoke(paper, model) for paper in PAPER for model in TINY),
+)

@@ -222,7 +222,7 @@ def _fill_systems(
 
 def _shared(where: str, name: str, value: np.ndarray, S: int) -> np.ndarray:
     """The S different systems of an array in which they repeat."""
-    copies = np.tile(value[:S], (len(value) // S, 1))
+    copies = np.concatenate([value[:S]] * (len(value) // S))
     if copies.shape != value.shape or not np.allclose(copies, value, rtol=1e-6):
         raise ValueError(
             f"{where}: with `n_ssm` {S} the features h and h + {S} share a system, but in {name!r} "

@@ -17,7 +17,7 @@ from s5jax.init import (
     s5_input_matrix,
     s5_output_matrix,
 )
-from s5jax.nn._dense import matmul
+from s5jax.nn._dense import complex_matmul, real_matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import (
     Backend,
@@ -186,9 +186,7 @@ class S5(DiagonalLayer):
         fold = Gamma.ndim == 1
         if fold:
             B = Gamma[:, None] * B
-        dtype = self._compute_dtype(u)
-        u = u.astype(dtype)
-        b = jax.lax.complex(*(matmul(u, part.T.astype(dtype)) for part in (B.real, B.imag)))
+        b = complex_matmul(u.astype(self._compute_dtype(u)), B.T)
         return b if fold else Gamma * b
 
     def readout(
@@ -200,9 +198,7 @@ class S5(DiagonalLayer):
         r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with real matrix products only."""
         dtype = self._compute_dtype(u)
         C = coefficients.C * (2 if self.conj_sym else 1)
-        y = matmul(x.real.astype(dtype), C.real.T.astype(dtype)) - matmul(
-            x.imag.astype(dtype), C.imag.T.astype(dtype)
-        )
+        y = real_matmul(x, C.T, dtype)
         if coefficients.D is not None:
             y = y + coefficients.D * u
         return y.astype(dtype)

@@ -1,12 +1,19 @@
+import itertools
+
 import jax
+import numpy as np
 import pytest
 
+import s5jax
 from experiments.build import prepare
 from experiments.config import Config
+from experiments.loop import fit
+from experiments.models import MODELS
 from experiments.recipes import RECIPES, get_recipe
 from experiments.tasks import TASKS
 
 PAPER = [key for key in RECIPES if key[2] == "paper"]
+SMOKE = [key for key in RECIPES if key[2] == "smoke"]
 
 
 def shapes_of_a_step(config: Config, mesh):
@@ -34,7 +41,7 @@ def test_sequences_have_the_published_length(task, length):
     assert TASKS[task](get_recipe(task, "s5", "paper").data).length == length
 
 
-@pytest.mark.parametrize("key", [key for key in RECIPES if key[2] == "smoke"], ids="-".join)
+@pytest.mark.parametrize("key", SMOKE, ids="-".join)
 def test_smoke_recipes_are_as_agreed(key):
     """20 steps, a batch that 8 devices share, a length that 4 devices share, few checkpoints."""
     config = get_recipe(*key)
@@ -42,3 +49,16 @@ def test_smoke_recipes_are_as_agreed(key):
     assert config.train.batch_size % 8 == 0
     assert TASKS[config.task](config.data).length % 4 == 0
     assert config.train.checkpoint_every == 5
+
+
+def test_every_model_has_a_smoke_recipe_for_every_task():
+    tasks = {task for task, _, _ in RECIPES}
+    assert {key[:2] for key in SMOKE} == set(itertools.product(tasks, MODELS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_smoke_run_of_every_model(model, one_device, tmp_path):
+    fit(get_recipe("pathfinder", model, "smoke"), tmp_path, mesh=one_device)
+    again = s5jax.load(tmp_path / "model")
+    assert again(np.zeros((1, 1024, 1), np.float32)).shape == (1, 2)
