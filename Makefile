@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: train test test-all format check clean
+.PHONY: train test test-all format check notebooks clean
 
 .venv/.train: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -32,6 +32,9 @@ test-all: check  ## Everything that this machine can run.
 format: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+notebooks: .venv/.test  ## Runs the scripts in notebooks/ and writes their twins, with figures.
+	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
 clean:
 	rm -rf .venv
