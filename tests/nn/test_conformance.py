@@ -10,7 +10,7 @@ from flax import nnx
 from helpers import LAYERS, H, Row, assert_close, loss_and_grads, normal, run
 from jax.test_util import check_grads
 
-from s5jax import SequenceLayer
+from s5jax import SequenceBackbone, SequenceLayer, load, save
 from s5jax.nn._base import Edits
 
 CAUSAL = {name: row for name, row in LAYERS.items() if not row.bidirectional}
@@ -400,6 +400,37 @@ def test_same_seed_same_parameters(row):
     same, other = nnx.state(row.make()), nnx.state(row.make(seed=1))
     assert_close(nnx.state(row.make()), same, rtol=0)
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (same, other)), strict=True))
+
+
+@each({name: row for name, row in LAYERS.items() if row.layer.__module__.startswith("s5jax")})
+def test_save_and_load(row, tmp_path):
+    layer, u = row.make(), normal(2, 2, 5, H)
+    save(layer, tmp_path / "layer")
+    again = load(tmp_path / "layer")
+    assert_close(nnx.state(again), nnx.state(layer), rtol=0)
+    assert_close(run(again, u), run(layer, u), rtol=0)
+
+
+@pytest.mark.slow
+@each(CAUSAL)
+def test_six_layers_stream(row):
+    model = SequenceBackbone(
+        row.layer,
+        d_input=H,
+        d_model=H,
+        n_layers=6,
+        layer_options=row.options,
+        norm="layer",
+        final_norm=True,
+        rngs=nnx.Rngs(0),
+    )
+    u = normal(24, 2, 39, H)
+    whole, *others = (
+        loss_and_grads(model, lambda m, u, form=form: scored(*form(m, u)), u, has_aux=True)
+        for form in [lambda m, u: m(u, return_state=True), by_chunks, by_steps]
+    )
+    for other in others:
+        assert_close(other, whole, rtol=1e-4)
 
 
 @each(LAYERS)
