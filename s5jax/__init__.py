@@ -4,6 +4,7 @@ from s5jax import init as init
 from s5jax import nn as nn
 from s5jax import ops as ops
 from s5jax.nn import DLR as DLR
+from s5jax.nn import HOPE as HOPE
 from s5jax.nn import LRU as LRU
 from s5jax.nn import S4 as S4
 from s5jax.nn import S4D as S4D

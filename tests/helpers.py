@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from s5jax import DLR, LRU, S4, S4D, S5, SequenceLayer
+from s5jax import DLR, HOPE, LRU, S4, S4D, S5, SequenceLayer
 
 H = 4
 
@@ -141,6 +141,12 @@ LAYERS = {
         DLR, {"d_state": 5, "form": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
     ),
     "dss_exp": Row(DLR, {"d_state": 8, "version": "dss_exp"}, transform_noise=1e-7, slow=True),
+    "hope": Row(HOPE, {"d_state": 8}, transform_noise=1e-7),
+    "hope_bidirectional": Row(
+        HOPE,
+        {"d_state": 5, "dt_max": 10.0, "decay_exp": -0.5, "bidirectional": True},
+        slow=True,
+    ),
     "leaky": Row(Leaky),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),

@@ -1,6 +1,8 @@
 """Weights of the official implementations."""
 
 from s5jax.interop._dlr import dlr_from_official as dlr_from_official
+from s5jax.interop._hope import hope_block_from_official as hope_block_from_official
+from s5jax.interop._hope import hope_from_official as hope_from_official
 from s5jax.interop._official import s5_block_from_official as s5_block_from_official
 from s5jax.interop._official import s5_from_official as s5_from_official
 from s5jax.interop._s4 import s4_from_official as s4_from_official

@@ -4,6 +4,7 @@ from s5jax.nn._base import SequenceLayer as SequenceLayer
 from s5jax.nn._block import ResidualBlock as ResidualBlock
 from s5jax.nn._diagonal import DiagonalLayer as DiagonalLayer
 from s5jax.nn._dlr import DLR as DLR
+from s5jax.nn._hope import HOPE as HOPE
 from s5jax.nn._io import load as load
 from s5jax.nn._io import save as save
 from s5jax.nn._labels import param_labels as param_labels

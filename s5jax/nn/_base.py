@@ -59,6 +59,11 @@ class SequenceLayer(nnx.Module):
     d_model: int
     bidirectional: bool = False
 
+    @property
+    def d_output(self) -> int:
+        """Number of output features."""
+        return self.d_model
+
     def coefficients(self, dt: Array | float | None = None, *, backward: bool = False) -> PyTree:
         """Parameters of one step; a ``dt`` of shape ``(*batch,)`` puts those axes in front."""
         raise NotImplementedError(f"{type(self).__name__} must define `coefficients`.")

@@ -51,7 +51,8 @@ class ResidualBlock(nnx.Module):
         rngs: source of the key ``params``.
 
     Raises:
-        ValueError: for an unknown option or a rate outside [0, 1).
+        ValueError: for an unknown option, a rate outside [0, 1), or an activation that does not fit
+            the outputs of the layer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,12 +88,17 @@ class ResidualBlock(nnx.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"ResidualBlock: `dropout` must lie in [0, 1); got {dropout}.")
         H = layer.d_model
+        if layer.d_output != H and activation != "glu":
+            raise ValueError(
+                f"ResidualBlock: `activation` must be 'glu' for a layer that turns {H} features "
+                f"into {layer.d_output}; got {activation!r}."
+            )
         self.layer, self.prenorm, self.activation = layer, prenorm, activation
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
         self.norm = make_norm(norm, H, norm_momentum, norm_epsilon, rngs=rngs, **dtypes)
         self.out1 = nnx.Linear(H, H, rngs=rngs, **dtypes) if activation == "full_glu" else None
         gate = {"gelu": 0, "glu": 2 * H}.get(activation, H)
-        self.out2 = nnx.Linear(H, gate, rngs=rngs, **dtypes) if gate else None
+        self.out2 = nnx.Linear(layer.d_output, gate, rngs=rngs, **dtypes) if gate else None
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,) if tie_dropout else ())
 
     def __call__(

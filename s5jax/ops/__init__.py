@@ -23,6 +23,13 @@ from s5jax.ops._dplr import dplr_kernel_ref as dplr_kernel_ref
 from s5jax.ops._dplr import dplr_response as dplr_response
 from s5jax.ops._dplr import dplr_state as dplr_state
 from s5jax.ops._dplr import dplr_step as dplr_step
+from s5jax.ops._hope import hope_kernel as hope_kernel
+from s5jax.ops._hope import hope_kernel_ref as hope_kernel_ref
+from s5jax.ops._hope import hope_response as hope_response
+from s5jax.ops._hope import hope_state as hope_state
+from s5jax.ops._hope import hope_step as hope_step
+from s5jax.ops._hope import hope_transfer_function as hope_transfer_function
+from s5jax.ops._hope import hope_transfer_function_ref as hope_transfer_function_ref
 from s5jax.ops._scan import Backend as Backend
 from s5jax.ops._scan import linear_scan as linear_scan
 from s5jax.ops._scan import linear_scan_ref as linear_scan_ref

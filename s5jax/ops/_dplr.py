@@ -4,6 +4,7 @@ The state matrix is :math:`A = \Lambda - P P^*` on conjugate pairs of states. On
 kept, so that :math:`P^* x` means :math:`2 \operatorname{Re} \sum_n \bar P_n x_n`.
 """
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
-from s5jax.ops._vandermonde import block_length
+from s5jax.ops._tables import free_response, highest, last_state
 
 KernelBackend = Literal["auto", "two_table", "cauchy"]
 
@@ -73,7 +74,7 @@ def discretize_dplr(
     V = P.conj() * e[..., None, :]
     g = (
         jnp.eye(P.shape[-2], dtype=t.dtype)
-        + t[..., None] * _highest("...am,...bm->...ab", V, P).real
+        + t[..., None] * highest("...am,...bm->...ab", V, P).real
     )
     U = -2 * t[..., None] * _solve_right(e[..., None] * jnp.swapaxes(P, -1, -2), g)
     B_bar = t * e * B + t / 2 * _low_rank(U, V, B)
@@ -148,8 +149,8 @@ def dplr_kernel(
         >>> import jax.numpy as jnp
         >>> from s5jax.ops import dplr_kernel
         >>> one = jnp.ones((1, 1), complex)
-        >>> print(dplr_kernel(-one, 0 * one[None], one, one, jnp.array([0.5]), 2)[:, 0])
-        [0.8  0.48]
+        >>> print(dplr_kernel(-one, 0 * one[None], one, one, jnp.array([6.0]), 3)[:, 0])
+        [ 3.   -1.5   0.75]
 
     References:
         Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
@@ -177,8 +178,8 @@ def dplr_kernel_ref(
         >>> import jax.numpy as jnp
         >>> from s5jax.ops import dplr_kernel_ref
         >>> one = jnp.ones((1, 1), complex)
-        >>> print(dplr_kernel_ref(-one, 0 * one[None], one, one, jnp.array([2.0]), 2)[:, 0])
-        [2. 0.]
+        >>> print(dplr_kernel_ref(-one, 0 * one[None], one, one, jnp.array([6.0]), 3)[:, 0])
+        [ 3.   -1.5   0.75]
     """
     _check_length("dplr_kernel_ref", L)
     Lambda, P, B, C = (jnp.concatenate([v, v.conj()], -1) for v in (Lambda, P, B, C))
@@ -218,17 +219,7 @@ def dplr_response(
         >>> print(dplr_response(system, one, one, 3)[:, 0])
         [2.   1.2  0.72]
     """
-    T, M = block_length(L), dense_change(system)
-    right = _real(x)[..., None]
-    while right.shape[-1] < T:
-        right = jnp.concatenate([right, right + _highest("hij,...hjb->...hib", M, right)], -1)
-        M = _double(M)
-    left = _real(2 * C.conj())[..., None, :]
-    while left.shape[-2] * T < L:
-        left = jnp.concatenate([left, left + _highest("...hai,hij->...haj", left, M)], -2)
-        M = _double(M)
-    K = _highest("...han,...hnb->...hab", left[..., : -(-L // T), :], right)
-    return jnp.moveaxis(K.reshape(*K.shape[:-2], -1)[..., :L], -1, -2)
+    return free_response(_powers(system), _real(2 * C.conj()), _real(x), L)
 
 
 def dplr_state(
@@ -237,9 +228,6 @@ def dplr_state(
     r"""The last state of a discrete DPLR system, without those before.
 
     .. math:: x = \bar A^L x_0 + \sum_{l=0}^{L-1} \bar A^{L-1-l} \bar B u_l
-
-    Blocks of about :math:`\sqrt L` inputs are summed against a table of
-    :math:`\bar A^b \bar B`; a scan runs over the blocks.
 
     Args:
         system: from `discretize_dplr`, with steps of shape ``(H,)``.
@@ -257,25 +245,7 @@ def dplr_state(
         >>> print(dplr_state(system, jnp.ones((2, 1)), one).real)
         [[1.]]
     """
-    *batch, L, H = u.shape
-    T, M = block_length(L), dense_change(system)
-    # The first block takes what L leaves when divided by T.
-    first = L % T
-    x, table = _real(x0), _real(system.B_bar)[..., None]
-    while table.shape[-1] < T:
-        if first & table.shape[-1]:
-            x = x + _highest("hij,...hj->...hi", M, x)
-        table = jnp.concatenate([table, table + _highest("hij,hjb->hib", M, table)], -1)
-        M = _double(M)
-    table = jnp.flip(table, -1)
-    x = x + _highest("...bh,hnb->...hn", u[..., :first, :], table[..., T - first :])
-    blocks = u[..., first:, :].reshape(*batch, L // T, T, H)
-    driven = jnp.moveaxis(_highest("...abh,hnb->...ahn", blocks, table), -3, 0)
-
-    def advance(x: Array, driven: Array) -> tuple[Array, None]:
-        return x + _highest("hij,...hj->...hi", M, x) + driven, None
-
-    return _complex(jax.lax.scan(advance, x, driven)[0])
+    return _complex(last_state(_powers(system), _real(system.B_bar), u, _real(x0)))
 
 
 def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L: int) -> Array:
@@ -293,9 +263,7 @@ def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L:
 
     def cauchy(x: Array, y: Array) -> Array:
         v = Delta[:, None] * x * y
-        return _highest("...hm,hmj->...hj", v, above) + _highest(
-            "...hm,hmj->...hj", v.conj(), below
-        )
+        return highest("...hm,hmj->...hj", v, above) + highest("...hm,hmj->...hj", v.conj(), below)
 
     # Pairs of vectors, with the rank as the first axis.
     C, P = C[None], jnp.moveaxis(P, -2, 0)
@@ -304,9 +272,7 @@ def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L:
     G = jnp.moveaxis(cauchy(P[:, None], P.conj()), (0, 1), (-2, -1))
     inner = jnp.eye(len(P), dtype=cosine.dtype) + cosine[:, None, None] * G
     row = _solve_right(jnp.moveaxis(BQ, 0, -1)[..., None, :], inner)[..., 0, :]
-    spectrum = jax.lax.complex(cosine, sine) * (
-        BC - cosine * _highest("hjr,r...hj->...hj", row, PC)
-    )
+    spectrum = jax.lax.complex(cosine, sine) * (BC - cosine * highest("hjr,r...hj->...hj", row, PC))
     return jnp.moveaxis(jnp.fft.irfft(spectrum, L, axis=-1), -1, -2)
 
 
@@ -315,12 +281,13 @@ def _truncated(system: DPLR, C: Array, L: int) -> Array:
 
     The difference itself is carried through the powers; it is small where little has decayed.
     """
-    row, M = _real(2 * C.conj()), dense_change(system)
+    row, powers = _real(2 * C.conj()), _powers(system)
     change = jnp.zeros_like(row)
     while L:
+        M = next(powers)
         if L & 1:
-            change = change + _highest("...hi,hij->...hj", row + change, M)
-        L, M = L // 2, _double(M)
+            change = change + highest("...hi,hij->...hj", row + change, M)
+        L = L // 2
     return _complex(-change).conj() / 2
 
 
@@ -331,16 +298,19 @@ def dense_change(system: DPLR) -> Float[Array, "H N N"]:
     )
     diagonal = jnp.concatenate([jnp.concatenate([re, -im], -1), jnp.concatenate([im, re], -1)], -2)
     U = jnp.concatenate([system.U.real, system.U.imag], -2)
-    return diagonal + _highest("...ir,...rj->...ij", U, _real(system.V.conj()))
+    return diagonal + highest("...ir,...rj->...ij", U, _real(system.V.conj()))
 
 
-def _double(M: Float[Array, "H N N"]) -> Float[Array, "H N N"]:
-    r"""From :math:`X - I` to :math:`X^2 - I`."""
-    return 2 * M + _highest("hij,hjk->hik", M, M)
+def _powers(system: DPLR) -> Iterator[Float[Array, "H N N"]]:
+    r""":math:`\bar A^{2^k} - I` for :math:`k = 0, 1, \dots`, see `dense_change`."""
+    M = dense_change(system)
+    while True:
+        yield M
+        M = 2 * M + highest("hij,hjk->hik", M, M)
 
 
 def _low_rank(U: Array, V: Array, x: Array) -> Array:
-    return _highest("...mr,...r->...m", U, _highest("...rm,...m->...r", V, x).real)
+    return highest("...mr,...r->...m", U, highest("...rm,...m->...r", V, x).real)
 
 
 def _solve_right(X: Array, g: Array) -> Array:
@@ -349,10 +319,6 @@ def _solve_right(X: Array, g: Array) -> Array:
         return X / g
     solution = jnp.linalg.solve(jnp.swapaxes(g, -1, -2).astype(X.dtype), jnp.swapaxes(X, -1, -2))
     return jnp.swapaxes(solution, -1, -2)
-
-
-def _highest(subscripts: str, *operands: Array) -> Array:
-    return jnp.einsum(subscripts, *operands, precision="highest")
 
 
 def _real(x: Complex[Array, "*shape M"]) -> Float[Array, "*shape N"]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dlr_checks import check_dlr_init, check_dlr_kernel, check_dlr_layer, check_dss_kernel
 from hippo_checks import check_blocks, check_dplr, check_nplr, check_s4d, check_transitions
+from hope_checks import check_hope_block, check_hope_minimal
 from reference import Golden
 from s4_checks import (
     check_s4_block,
@@ -27,6 +28,8 @@ CHECKERS = {
     "hippo_s4d": check_s4d,
     "hippo_s5": check_dplr,
     "hippo_s5_blocks": check_blocks,
+    "hope_block": check_hope_block,
+    "hope_ssm": check_hope_minimal,
     "s4_block": check_s4_block,
     "s4_dplr": check_s4_kernel,
     "s4d": check_s4d_kernel,

@@ -1,0 +1,351 @@
+r"""HOPE: rational transfer functions in powers of one all-pass section.
+
+With the warp :math:`\varphi` of the unit circle onto itself,
+
+.. math::
+    G(z) = \sum_{k=1}^n h_k\, \varphi(z)^{-k}, \qquad
+    \varphi(z) = \frac{(1 + \Delta) z + \Delta - 1}{(\Delta - 1) z + \Delta + 1}, \qquad
+    \frac{1}{\varphi(z)} = \frac{z^{-1} - a}{1 - a z^{-1}}, \quad a = \frac{1 - \Delta}{1 + \Delta}.
+
+:math:`|a| < 1` for every :math:`\Delta > 0`, so each power is causal and stable.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float, Inexact
+
+from s5jax.ops._convolution import fft_conv_ref
+from s5jax.ops._scan import linear_scan
+from s5jax.ops._tables import free_response, highest, last_state
+from s5jax.ops._vandermonde import _exponentials, block_length
+
+
+def hope_transfer_function(
+    h: Inexact[Array, "*batch H N"],
+    Delta: Float[Array, "*batch H"],
+    theta: Float[Array, " J"],
+) -> Complex[Array, "*batch J H"]:
+    r"""Samples the transfer function of HOPE on the unit circle.
+
+    .. math::
+        G(e^{i \theta_j}) = \sum_{k=1}^n h_k e^{-i k \psi_j}, \qquad
+        \psi_j = 2 \arctan\!\Big( \frac{1}{\Delta} \tan \frac{\theta_j}{2} \Big)
+
+    The warped angles :math:`\psi` are not equally spaced and differ by feature, so this is no FFT:
+    the powers come from two tables of about :math:`\sqrt n` exponentials a node.
+
+    Args:
+        h: Markov parameters, ``(*batch, H, n)``, real or complex.
+        Delta: positive warps, ``(*batch, H)``; leading axes broadcast with those of ``h``.
+        theta: angles, ``(J,)``; float32 loses digits outside :math:`[-\pi, \pi]`.
+
+    Returns:
+        Samples, ``(*batch, J, H)``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_transfer_function
+        >>> h, Delta = jnp.array([[1.0, 0.5]]), jnp.array([0.1])
+        >>> print(hope_transfer_function(h, Delta, jnp.array([0.0, jnp.pi]))[:, 0].real)
+        [ 1.5 -0.5]
+
+    References:
+        Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
+        Models", 2024, https://arxiv.org/abs/2405.13975.
+    """
+    _check_warp("hope_transfer_function", h, Delta)
+    warp, n = Delta[..., None], h.shape[-1]
+    psi = 2 * jnp.arctan2(jnp.sin(theta / 2), warp * jnp.cos(theta / 2))
+    z = jax.lax.complex(jnp.zeros_like(psi), -psi)
+    T = block_length(n)
+    left, right = _exponentials(z, T, -(-n // T)), _exponentials(z, 1, T + 1)[..., 1:]
+    h = jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, -n % T)])
+    h = h.reshape(*h.shape[:-1], -1, T).astype(z.dtype)
+    G = (left * highest("...hab,...hjb->...hja", h, right)).sum(-1)
+    return jnp.moveaxis(G, -1, -2)
+
+
+def hope_transfer_function_ref(
+    h: Inexact[Array, "*batch H N"],
+    Delta: Float[Array, "*batch H"],
+    theta: Float[Array, " J"],
+) -> Complex[Array, "*batch J H"]:
+    """`hope_transfer_function` by its definition, with the published form of the warp; for tests.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_transfer_function_ref
+        >>> h, Delta = jnp.array([[1.0, 0.5]]), jnp.array([0.1])
+        >>> print(hope_transfer_function_ref(h, Delta, jnp.array([0.0]))[:, 0].real)
+        [1.5]
+    """
+    _check_warp("hope_transfer_function_ref", h, Delta)
+    z, Delta = jnp.exp(1j * theta)[:, None], Delta[..., None, :]
+    w = ((1 + Delta) * z + Delta - 1) / ((Delta - 1) * z + Delta + 1)
+    terms = [h[..., None, :, k] * w ** -(k + 1) for k in range(h.shape[-1])]
+    return jnp.stack(terms).sum(0)
+
+
+def hope_kernel(
+    h: Float[Array, "*batch H N"], Delta: Float[Array, " H"], L: int
+) -> Float[Array, "*batch L H"]:
+    r"""The first lags of HOPE's impulse response, exactly.
+
+    .. math:: \sum_{t \ge 0} K_t z^{-t} = \sum_{k=1}^n h_k\, \varphi(z)^{-k}
+
+    Samples of the right side on the unit circle would return the sum of :math:`K` over all lags
+    that are equal modulo their number, and K decays like :math:`e^{-2 \Delta t}` only. This is the
+    response of the state space of `hope_step`: :math:`K_0 = d` and :math:`K_t = C A^{t-1} B`, with
+
+    .. math::
+        A = (I + a S)^{-1} (a I + S), \qquad B_j = s (-a)^{j-1}, \qquad
+        C_j = s \sum_{k \ge j} h_k (-a)^{k-j}, \qquad d = \sum_k h_k (-a)^k,
+
+    S the down-shift and :math:`s^2 = 1 - a^2`. A is a Toeplitz matrix and a contraction, with one
+    eigenvalue n times and one eigenvector, so it is powered by squaring and not diagonalised; a
+    square costs n^2. K is a product of two tables of about :math:`\sqrt L` vectors.
+
+    Args:
+        h: Markov parameters, ``(*batch, H, n)``.
+        Delta: positive warps, ``(H,)``.
+        L: number of lags.
+
+    Returns:
+        Kernels, ``(*batch, L, H)``.
+
+    Raises:
+        ValueError: if the shapes do not fit or ``L`` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_kernel
+        >>> h = jnp.array([[3.0, 2.0, 1.0]])
+        >>> print(hope_kernel(h, jnp.array([1.0]), 5)[:, 0])
+        [0. 3. 2. 1. 0.]
+
+    References:
+        Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
+        Models", 2024, https://arxiv.org/abs/2405.13975.
+    """
+    _check_kernel("hope_kernel", h, Delta, L)
+    A = _powers(Delta, h.shape[-1])
+    C, d = _readout(h, Delta)
+    later = free_response(A, C, _drive(Delta, h.shape[-1]), L)
+    return jnp.concatenate([d[..., None, :], later], -2)[..., :L, :]
+
+
+def hope_kernel_ref(
+    h: Float[Array, "*batch H N"], Delta: Float[Array, " H"], L: int
+) -> Float[Array, "*batch L H"]:
+    """`hope_kernel` by repeated convolution with the response of one section; for tests.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_kernel_ref
+        >>> h = jnp.array([[3.0, 2.0, 1.0]])
+        >>> print(hope_kernel_ref(h, jnp.array([1.0]), 5)[:, 0])
+        [0. 3. 2. 1. 0.]
+    """
+    _check_kernel("hope_kernel_ref", h, Delta, L)
+    a, t = (1 - Delta) / (1 + Delta), jnp.arange(L)[:, None]
+    section = jnp.where(t == 0, -a, (1 - a**2) * a ** jnp.maximum(t - 1, 0))
+    power, K = section, h[..., None, :, 0] * section
+    for k in range(1, h.shape[-1]):
+        power = fft_conv_ref(power, section)
+        K = K + h[..., None, :, k] * power
+    return K
+
+
+def hope_step(
+    h: Float[Array, "H N"],
+    Delta: Float[Array, " H"],
+    x: Float[Array, "*batch H N"],
+    u: Float[Array, "*batch H"],
+) -> tuple[Float[Array, "*batch H"], Float[Array, "*batch H N"]]:
+    r"""One step of HOPE as a ladder of n all-pass sections, in O(n).
+
+    :math:`1/\varphi` is a section with one state :math:`\xi`, input v and output :math:`v'`,
+
+    .. math::
+        v'_t = -a v_t + s \xi_t, \qquad \xi_{t+1} = s v_t + a \xi_t, \qquad s = \sqrt{1 - a^2},
+
+    because :math:`\xi = \frac{s z^{-1}}{1 - a z^{-1}} v` and
+    :math:`-a + \frac{s^2 z^{-1}}{1 - a z^{-1}} = \frac{z^{-1} - a}{1 - a z^{-1}}`. Section k takes
+    the output of section k - 1, the first one the input, so its own output is that of
+    :math:`\varphi^{-k}`:
+
+    .. math:: v_0 = u, \qquad v_k = -a v_{k-1} + s \xi_k, \qquad y = \sum_{k=1}^n h_k v_k.
+
+    Every section is an orthogonal matrix on :math:`(v, \xi)`, hence so is the map from the state
+    and the input to the next state and :math:`v_n`: rounding never grows. Written out,
+    :math:`\xi_{t+1} = A \xi_t + B u_t` and :math:`y_t = C \xi_t + d u_t` with the matrices of
+    `hope_kernel`. The decay is formed as :math:`1 - a = 2 \Delta / (1 + \Delta)`, since a rounded
+    a would lose a small :math:`\Delta`.
+
+    Args:
+        h: Markov parameters, ``(H, n)``.
+        Delta: positive warps, ``(H,)``.
+        x: states of the sections, ``(*batch, H, n)``.
+        u: input, ``(*batch, H)``.
+
+    Returns:
+        The output, ``(*batch, H)``, and the next states, ``(*batch, H, n)``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_step
+        >>> h, x = jnp.array([[3.0, 2.0]]), jnp.array([[1.0, 10.0]])
+        >>> y, x = hope_step(h, jnp.array([1.0]), x, jnp.array([5.0]))
+        >>> print(y, x)
+        [23.] [[5. 1.]]
+    """
+    _check_warp("hope_step", h, Delta)
+    minus_a, s = _section(Delta)
+    v = linear_scan(minus_a, jnp.moveaxis(s[:, None] * x, -1, -2), u)
+    v = jnp.concatenate([u[..., None], jnp.moveaxis(v, -2, -1)], -1)
+    decay = (2 * Delta / (1 + Delta))[:, None]
+    return (h * v[..., 1:]).sum(-1), x + (s[:, None] * v[..., :-1] - decay * x)
+
+
+def hope_response(
+    h: Float[Array, "*batch H N"],
+    Delta: Float[Array, " H"],
+    x: Float[Array, "*batch H N"],
+    L: int,
+) -> Float[Array, "*batch L H"]:
+    r"""Outputs of HOPE from a state on, without inputs: :math:`C A^l x`, see `hope_kernel`.
+
+    Args:
+        h: Markov parameters, ``(*batch, H, n)``.
+        Delta: positive warps, ``(H,)``.
+        x: states, ``(*batch, H, n)``; leading axes broadcast with those of ``h``.
+        L: number of outputs.
+
+    Returns:
+        Outputs, ``(*batch, L, H)``.
+
+    Raises:
+        ValueError: if the shapes do not fit or ``L`` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_response
+        >>> h, x = jnp.array([[3.0, 2.0]]), jnp.array([[1.0, 10.0]])
+        >>> print(hope_response(h, jnp.array([1.0]), x, 3)[:, 0])
+        [23.  2.  0.]
+    """
+    _check_kernel("hope_response", h, Delta, L)
+    return free_response(_powers(Delta, h.shape[-1]), _readout(h, Delta)[0], x, L)
+
+
+def hope_state(
+    Delta: Float[Array, " H"], u: Float[Array, "*batch L H"], x0: Float[Array, "*batch H N"]
+) -> Float[Array, "*batch H N"]:
+    r"""The last state of HOPE, without those before.
+
+    .. math:: x = A^L x_0 + \sum_{l=0}^{L-1} A^{L-1-l} B u_l
+
+    with the matrices of `hope_kernel`; it does not depend on the Markov parameters.
+
+    Args:
+        Delta: positive warps, ``(H,)``.
+        u: inputs, ``(*batch, L, H)``.
+        x0: state before the first input, ``(*batch, H, n)``.
+
+    Returns:
+        States, ``(*batch, H, n)``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_state
+        >>> x0 = jnp.array([[7.0, 8.0, 9.0]])
+        >>> print(hope_state(jnp.array([1.0]), jnp.array([[1.0], [2.0]]), x0))
+        [[2. 1. 7.]]
+    """
+    n = x0.shape[-1]
+    return last_state(_powers(Delta, n), _drive(Delta, n), u, x0)
+
+
+def hope_matrices(
+    h: Float[Array, "H N"], Delta: Float[Array, " H"]
+) -> tuple[Float[Array, "H N N"], Float[Array, "H N"], Float[Array, "H N"], Float[Array, " H"]]:
+    """The dense A, B, C and d of `hope_kernel`."""
+    n = h.shape[-1]
+    return jnp.eye(n) + next(_powers(Delta, n)), _drive(Delta, n), *_readout(h, Delta)
+
+
+def _section(Delta: Float[Array, " H"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+    """-a and s, the first row of a section."""
+    return (Delta - 1) / (Delta + 1), 2 * jnp.sqrt(Delta) / (Delta + 1)
+
+
+def _drive(Delta: Float[Array, " H"], n: int) -> Float[Array, "H n"]:
+    """B: what an impulse leaves in the sections."""
+    minus_a, s = _section(Delta)
+    impulse = jnp.zeros((n, len(s)), s.dtype).at[0].set(s)
+    return linear_scan(minus_a, impulse).T
+
+
+def _readout(
+    h: Float[Array, "*batch H N"], Delta: Float[Array, " H"]
+) -> tuple[Float[Array, "*batch H N"], Float[Array, "*batch H"]]:
+    """C and d."""
+    minus_a, s = _section(Delta)
+    sums = jnp.moveaxis(linear_scan(minus_a, jnp.moveaxis(h, -1, -2), reverse=True), -2, -1)
+    return s[:, None] * sums, minus_a * sums[..., 0]
+
+
+def _powers(Delta: Float[Array, " H"], n: int) -> Iterator[Float[Array, "H n n"]]:
+    r""":math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
+
+    All are polynomials in the down-shift, and :math:`M \leftarrow 2 M + M^2` keeps the digits of a
+    small :math:`\Delta`. A large one puts the eigenvalue near -1; there the first square is
+    :math:`(A - I)(A + I)`, both factors written in :math:`\Delta`, and has it near 1.
+    """
+    tail = _section(Delta)[1][:, None] * _drive(Delta, n)[:, :-1]
+    below, above = (
+        jnp.concatenate([first[:, None], tail], -1)
+        for first in (-2 * Delta / (1 + Delta), 2 / (1 + Delta))
+    )
+    M = _toeplitz(below)
+    yield M
+    near_minus_1 = highest("hij,hj->hi", M, above)
+    near_1 = 2 * below + highest("hij,hj->hi", M, below)
+    below = jnp.where(Delta[:, None] > 1, near_minus_1, near_1)
+    while True:
+        M = _toeplitz(below)
+        yield M
+        below = 2 * below + highest("hij,hj->hi", M, below)
+
+
+def _toeplitz(p: Float[Array, "H n"]) -> Float[Array, "H n n"]:
+    """Lower triangular, with entry p[i - j]: rows of one long repetition, cut one short."""
+    H, n = p.shape
+    repeated = jnp.tile(jnp.concatenate([p, jnp.zeros_like(p)], -1), n)
+    return jnp.swapaxes(repeated[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n], -1, -2)
+
+
+def _check_warp(where: str, h: Array, Delta: Array) -> None:
+    if h.ndim < 2 or Delta.ndim < 1 or Delta.shape[-1] != h.shape[-2]:
+        raise ValueError(
+            f"{where}: `h` must have shape (*batch, H, n) and `Delta` one warp a feature; got "
+            f"{h.shape} and {Delta.shape}."
+        )
+
+
+def _check_kernel(where: str, h: Array, Delta: Array, L: int) -> None:
+    if h.ndim < 2 or Delta.shape != h.shape[-2:-1]:
+        raise ValueError(
+            f"{where}: `h` must have shape (*batch, H, n) and `Delta` shape (H,); got {h.shape} "
+            f"and {Delta.shape}."
+        )
+    if L < 1:
+        raise ValueError(f"{where}: `L` must be at least 1; got {L}.")

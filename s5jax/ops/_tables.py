@@ -1,0 +1,87 @@
+r"""Responses and states of linear systems from two small tables, with powers by squaring.
+
+With :math:`l = a T + b` a power factors, :math:`A^l = A^{a T} A^b`, so L outputs
+:math:`C A^l x` are a product of a table with :math:`L / T` rows and one with T columns. Both grow
+by doubling, from :math:`A^{2^k} - I`: a rounded power itself would cost a slow mode its digits.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from s5jax.ops._vandermonde import block_length
+
+
+def free_response(
+    powers: Iterator[Float[Array, "H N N"]],
+    C: Float[Array, "*batch H N"],
+    x: Float[Array, "*batch H N"],
+    L: int,
+) -> Float[Array, "*batch L H"]:
+    r""":math:`C A^l x` for :math:`l = 0, \dots, L - 1`.
+
+    Args:
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only as many are made as used.
+        C: output vectors, ``(*batch, H, N)``.
+        x: first states, ``(*batch, H, N)``; its leading axes broadcast with those of ``C``.
+        L: number of outputs.
+
+    Returns:
+        Outputs, ``(*batch, L, H)``.
+    """
+    T, right, left = block_length(L), x[..., None], C[..., None, :]
+    while right.shape[-1] < T:
+        change = highest("hij,...hjb->...hib", next(powers), right)
+        right = jnp.concatenate([right, right + change], -1)
+    while left.shape[-2] * T < L:
+        change = highest("...hai,hij->...haj", left, next(powers))
+        left = jnp.concatenate([left, left + change], -2)
+    y = highest("...han,...hnb->...hab", left[..., : -(-L // T), :], right)
+    return jnp.moveaxis(y.reshape(*y.shape[:-2], -1)[..., :L], -1, -2)
+
+
+def last_state(
+    powers: Iterator[Float[Array, "H N N"]],
+    B: Float[Array, "H N"],
+    u: Float[Array, "*batch L H"],
+    x0: Float[Array, "*batch H N"],
+) -> Float[Array, "*batch H N"]:
+    r""":math:`A^L x_0 + \sum_{l=0}^{L-1} A^{L-1-l} B u_l`.
+
+    Blocks of about :math:`\sqrt L` inputs are summed against a table of :math:`A^b B`; a scan runs
+    over the blocks.
+
+    Args:
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only as many are made as used.
+        B: input vectors, ``(H, N)``.
+        u: inputs, ``(*batch, L, H)``.
+        x0: state before the first input, ``(*batch, H, N)``.
+
+    Returns:
+        States, ``(*batch, H, N)``.
+    """
+    *batch, L, H = u.shape
+    T, x, table = block_length(L), x0, B[..., None]
+    # The first block takes what L leaves when divided by T.
+    first = L % T
+    while table.shape[-1] < T:
+        M = next(powers)
+        if first & table.shape[-1]:
+            x = x + highest("hij,...hj->...hi", M, x)
+        table = jnp.concatenate([table, table + highest("hij,hjb->hib", M, table)], -1)
+    table, M = jnp.flip(table, -1), next(powers)
+    x = x + highest("...bh,hnb->...hn", u[..., :first, :], table[..., T - first :])
+    blocks = u[..., first:, :].reshape(*batch, L // T, T, H)
+    driven = jnp.moveaxis(highest("...abh,hnb->...ahn", blocks, table), -3, 0)
+
+    def advance(x: Array, driven: Array) -> tuple[Array, None]:
+        return x + highest("hij,...hj->...hi", M, x) + driven, None
+
+    return jax.lax.scan(advance, x, driven)[0]
+
+
+def highest(subscripts: str, *operands: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """`jnp.einsum` with full-precision products."""
+    return jnp.einsum(subscripts, *operands, precision="highest")
