@@ -29,8 +29,10 @@ class ModelOptions:
     """Share of the old running statistics that a step keeps, as flax counts it."""
     norm_epsilon: float = 1e-5
     """Added to the variance."""
-    activation: Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu"] = "half_glu1"
-    """Nonlinearity after the layer; "glu" is S4's, the others S5's."""
+    activation: Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu", "gelu_linear"] = (
+        "half_glu1"
+    )
+    """Nonlinearity after the layer; "glu" is S4's, "gelu_linear" DLR's, the others S5's."""
     dropout: float = 0.0
     """Share of features dropped in training."""
     tie_dropout: bool = True
@@ -199,6 +201,69 @@ class DLROptions(ModelOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SGConvOptions(ModelOptions):
+    """Model: SGConv, a convolution whose kernel is short ones, stretched and put in a row."""
+
+    name = "sgconv"
+    layer = s5jax.SGConv
+
+    kernel_dim: int = 64
+    """Numbers of each sub-kernel."""
+    n_scales: int | None = None
+    """Number of sub-kernels; without it, as many as the task's length takes."""
+    init_scale: int = 0
+    """Binary logarithm of the stretch of the first sub-kernel."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+    init: Literal["random", "cosine"] = "random"
+    """First sub-kernels."""
+    decay: Literal["scale", "power", "learnable"] = "scale"
+    """What decays, and whether its rate is trained."""
+    decay_min: float = 2.0
+    """Smallest rate of decay."""
+    decay_max: float = 2.0
+    """Largest rate of decay."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, kernel_dim=self.kernel_dim)
+
+    def layer_options(self, task: Task) -> dict[str, Any]:
+        """Those of the layer, whose kernel spans the task's longest sequence."""
+        return {**super().layer_options(task), "l_max": task.length}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HOPEOptions(ModelOptions):
+    """Model: HOPE, for each feature a transfer function in powers of one all-pass section."""
+
+    name = "hope"
+    layer = s5jax.HOPE
+
+    d_state: int = 128
+    """Markov parameters a feature and direction."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+    form: Literal["causal", "circular", "mirrored"] = "causal"
+    """This library's form, or one of the published; mirrored needs --model.activation=glu."""
+    decay_exp: float = 0.0
+    """Exponent of the decay of the Markov parameters."""
+    scale_factor: float = 2.0
+    """Divisor of the first Markov parameters."""
+    dt_transform: Literal["exp", "softplus"] = "exp"
+    """From the stored step size to the step size."""
+    dt_min: float = 1e-3
+    """Smallest initial step size."""
+    dt_max: float = 0.1
+    """Largest initial step size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, d_state=self.d_state)
+        _check_steps(self, self.dt_min, self.dt_max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LRUOptions(ModelOptions):
     """Model: LRU, a diagonal multi-input recurrence in discrete time."""
 
@@ -221,6 +286,44 @@ class LRUOptions(ModelOptions):
         check_positive(self, d_state=self.d_state, max_phase=self.max_phase)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionOptions(ModelOptions):
+    """Model: multi-head attention with rotary positions, for comparison."""
+
+    name = "attention"
+    layer = s5jax.Attention
+
+    n_heads: int = 4
+    """Heads; each has d_model / n_heads features."""
+    bidirectional: bool = True
+    """See the steps to come, too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, n_heads=self.n_heads)
+
+    def layer_options(self, task: Task) -> dict[str, Any]:
+        """Those of the layer, which sees the task's longest sequence whole."""
+        return {**super().layer_options(task), "l_max": task.length}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GRUOptions(ModelOptions):
+    """Model: gated recurrent units, for comparison."""
+
+    name = "gru"
+    layer = s5jax.GRU
+
+    d_state: int = 128
+    """Units of a direction."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, d_state=self.d_state)
+
+
 def _check_steps(options: ModelOptions, dt_min: float, dt_max: float) -> None:
     check_positive(options, dt_min=dt_min)
     if dt_max < dt_min:
@@ -231,5 +334,16 @@ def _check_steps(options: ModelOptions, dt_min: float, dt_max: float) -> None:
 
 
 MODELS: dict[str, type[ModelOptions]] = {
-    options.name: options for options in (S5Options, S4Options, S4DOptions, DLROptions, LRUOptions)
+    options.name: options
+    for options in (
+        S5Options,
+        S4Options,
+        S4DOptions,
+        DLROptions,
+        SGConvOptions,
+        HOPEOptions,
+        LRUOptions,
+        AttentionOptions,
+        GRUOptions,
+    )
 }

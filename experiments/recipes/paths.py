@@ -26,12 +26,16 @@ from typing import Any
 
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.models import (
+    AttentionOptions,
     DLROptions,
+    GRUOptions,
+    HOPEOptions,
     LRUOptions,
     ModelOptions,
     S4DOptions,
     S4Options,
     S5Options,
+    SGConvOptions,
 )
 from experiments.tasks.pathfinder import PATHFINDER
 from experiments.tasks.paths import PathsOptions
@@ -79,8 +83,14 @@ PATH256_S5 = dataclasses.replace(PATHX_S5, task="path256", data=_data("path256")
 
 TINY: tuple[ModelOptions, ...] = (
     S5Options(n_layers=2, d_model=8, d_state=16, n_blocks=2, dropout=0.05),
-    *(kind(n_layers=2, d_model=8, d_state=8) for kind in (S4Options, S4DOptions)),
-    *(kind(n_layers=2, d_model=8, d_state=8) for kind in (DLROptions, LRUOptions)),
+    S4Options(n_layers=2, d_model=8, d_state=8),
+    S4DOptions(n_layers=2, d_model=8, d_state=8),
+    DLROptions(n_layers=2, d_model=8, d_state=8),
+    SGConvOptions(n_layers=2, d_model=8, kernel_dim=8),
+    HOPEOptions(n_layers=2, d_model=8, d_state=8),
+    LRUOptions(n_layers=2, d_model=8, d_state=8),
+    AttentionOptions(n_layers=2, d_model=8, n_heads=2),
+    GRUOptions(n_layers=2, d_model=8, d_state=8),
 )
 
 
