@@ -4,12 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 
-def check_choice(where: str, argument: str, received: object, valid: Iterable[str]) -> None:
+def check_choice(where: str, argument: str, received: object, valid: Iterable[object]) -> None:
     """Raises a ValueError that lists the valid names and the nearest one."""
     valid = list(valid)
     if received in valid:
         return
-    near = difflib.get_close_matches(str(received), valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(received), map(str, valid), n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     names = ", ".join(repr(name) for name in valid)
     raise ValueError(f"{where}: `{argument}` must be one of {names}; got {received!r}.{hint}")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from s5jax import DLR, HOPE, LRU, S4, S4D, S5, SequenceLayer
+from s5jax import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, SequenceLayer
 
 H = 4
 
@@ -147,6 +147,12 @@ LAYERS = {
         {"d_state": 5, "dt_max": 10.0, "decay_exp": -0.5, "bidirectional": True},
         slow=True,
     ),
+    "attention": Row(Attention, {"n_heads": 2, "l_max": 8}),
+    "attention_bidirectional": Row(
+        Attention, {"n_heads": 1, "l_max": 9, "bidirectional": True}, slow=True
+    ),
+    "gru": Row(GRU, {"d_state": 5}),
+    "gru_bidirectional": Row(GRU, {"d_state": 3, "bidirectional": True}, slow=True),
     "leaky": Row(Leaky),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),

@@ -49,6 +49,9 @@ class SequenceLayer(nnx.Module):
     mixes_features: ClassVar[bool] = False
     """Whether an output feature depends on other input features; the kernel is then a matrix."""
 
+    linear: ClassVar[bool] = True
+    """Whether outputs are linear in the inputs, so that there is an impulse response."""
+
     backward_delay: ClassVar[int] = 0
     """Steps by which the backward map of a bidirectional layer lags.
 
@@ -124,6 +127,7 @@ class SequenceLayer(nnx.Module):
                 layer, or if a bidirectional layer is asked for a state.
         """
         at_rest = state is None and not return_state
+        padding_counts = self.bidirectional and not self.linear  # zeros ahead are inputs to it
         state, edits, scalar_dt = self._check(u, state, lengths, resets, dt, return_state)
         poisoned = None
         if edits.valid is not None:
@@ -133,7 +137,7 @@ class SequenceLayer(nnx.Module):
         if (
             edits.resets is not None
             or edits.dt is not None
-            or (lengths is not None and return_state)
+            or (lengths is not None and (return_state or padding_counts))
         ):
             y, state = self.edited(state, u, scalar_dt, edits)
         elif self.bidirectional:
@@ -188,7 +192,15 @@ class SequenceLayer(nnx.Module):
             ``(L, H)``, or ``(L, H, H)`` with ``y[t] = sum_j K[j] @ u[t - j]`` for layers that mix
             features; a pair, forward and backward in time, if the layer is bidirectional, where row
             ``j`` of the second multiplies ``u[t + j + backward_delay]``.
+
+        Raises:
+            ValueError: if ``L`` is not positive, or the layer is not linear.
         """
+        if not self.linear:
+            raise ValueError(
+                f"{type(self).__name__}.kernel: this layer is not linear in its inputs, so no "
+                "impulse response describes it. Call it on sequences instead."
+            )
         if L < 1:
             raise ValueError(f"{type(self).__name__}.kernel: `L` must be at least 1; got {L}.")
         forward = self._impulse_response(self.coefficients(), L)

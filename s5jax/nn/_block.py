@@ -14,7 +14,11 @@ from s5jax.nn._dense import flat_apply
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
-Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu"]
+Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu", "gelu_linear"]
+TieDropout = bool | Literal["residual"]
+
+TANH_GELU = ("full_glu", "half_glu1", "half_glu2", "gelu")
+"""Activations of S5, whose gelu is Flax's approximation; PyTorch's is exact."""
 
 
 class ResidualBlock(nnx.Module):
@@ -27,13 +31,14 @@ class ResidualBlock(nnx.Module):
 
     The activations, with x the output of the layer, g = drop(gelu(x)) and W dense maps with bias:
 
-    ================  ==============================================  ======================
-    ``"full_glu"``    drop(W1 g ⊙ σ(W2 g))                            S5, gelu by tanh
-    ``"half_glu1"``   drop(g ⊙ σ(W2 g))                               S5, gelu by tanh
-    ``"half_glu2"``   drop(x ⊙ σ(W2 g))                               S5, gelu by tanh
-    ``"gelu"``        g                                               S5, gelu by tanh
-    ``"glu"``         drop(a ⊙ σ(b)), (a, b) the halves of W g        S4, exact gelu
-    ================  ==============================================  ======================
+    =================  ==========================================  ============================
+    ``"full_glu"``     drop(W1 g ⊙ σ(W2 g))                        S5, gelu by tanh
+    ``"half_glu1"``    drop(g ⊙ σ(W2 g))                           S5, gelu by tanh
+    ``"half_glu2"``    drop(x ⊙ σ(W2 g))                           S5, gelu by tanh
+    ``"gelu"``         g                                           S5, gelu by tanh
+    ``"glu"``          drop(a ⊙ σ(b)), (a, b) the halves of W g    S4, SGConv, HOPE, exact gelu
+    ``"gelu_linear"``  drop(W g)                                   DLR, first S4, exact gelu
+    =================  ==========================================  ============================
 
     Args:
         layer: the sequence layer, of ``d_model`` features.
@@ -45,7 +50,9 @@ class ResidualBlock(nnx.Module):
             norm, and so did S5.
         activation: one of the names above.
         dropout: rate; active in training mode (``model.train()``) only.
-        tie_dropout: drop the same features at all times.
+        tie_dropout: drop the same features at all times (S5, HOPE); with ``"residual"`` only in the
+            last drop of an activation, and single entries in the first (SGConv).
+        layer_dropout: also drop single entries of x, as the current S4 does.
         dtype: of computations, as in the layer.
         param_dtype: of the parameters.
         rngs: source of the key ``params``.
@@ -79,7 +86,8 @@ class ResidualBlock(nnx.Module):
         norm_epsilon: float = 1e-5,
         activation: Activation = "half_glu1",
         dropout: float = 0.0,
-        tie_dropout: bool = True,
+        tie_dropout: TieDropout = True,
+        layer_dropout: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -87,6 +95,7 @@ class ResidualBlock(nnx.Module):
         check_choice("ResidualBlock", "activation", activation, get_args(Activation))
         if not 0 <= dropout < 1:
             raise ValueError(f"ResidualBlock: `dropout` must lie in [0, 1); got {dropout}.")
+        check_choice("ResidualBlock", "tie_dropout", tie_dropout, (True, False, "residual"))
         H = layer.d_model
         if layer.d_output != H and activation != "glu":
             raise ValueError(
@@ -99,7 +108,9 @@ class ResidualBlock(nnx.Module):
         self.out1 = nnx.Linear(H, H, rngs=rngs, **dtypes) if activation == "full_glu" else None
         gate = {"gelu": 0, "glu": 2 * H}.get(activation, H)
         self.out2 = nnx.Linear(layer.d_output, gate, rngs=rngs, **dtypes) if gate else None
-        self.dropout = nnx.Dropout(dropout, broadcast_dims=(-2,) if tie_dropout else ())
+        self.tie_dropout, self.layer_dropout = tie_dropout, layer_dropout
+        self.dropout = nnx.Dropout(dropout)
+        self.tied_dropout = nnx.Dropout(dropout, broadcast_dims=(-2,))
 
     def __call__(
         self,
@@ -148,23 +159,27 @@ class ResidualBlock(nnx.Module):
         return self.layer.init_state(batch_shape)
 
     def _activate(self, x: Array, rngs: nnx.Rngs | None) -> Array:
-        def drop(x: Array) -> Array:
-            if rngs is None and self.dropout.rate > 0 and not self.dropout.deterministic:
-                raise ValueError(
-                    "ResidualBlock: in training mode with `dropout` > 0 a call needs `rngs`, for "
-                    "example model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call "
-                    "model.eval() first."
-                )
-            return self.dropout(x, rngs=rngs)
-
-        g = drop(nnx.gelu(x, approximate=self.activation != "glu"))
+        if self.layer_dropout:
+            x = self._drop(x, rngs, tied=False)
+        g = nnx.gelu(x, approximate=self.activation in TANH_GELU)
+        g = self._drop(g, rngs, tied=self.tie_dropout is True)
         if self.out2 is None:
             return g
-        gate = flat_apply(self.out2, g)
+        y = flat_apply(self.out2, g)
         if self.activation == "glu":
-            return drop(nnx.glu(gate))
-        if self.out1 is not None:
-            value = flat_apply(self.out1, g)
-        else:
-            value = g if self.activation == "half_glu1" else x
-        return drop(value * nnx.sigmoid(gate))
+            y = nnx.glu(y)
+        elif self.out1 is not None:
+            y = flat_apply(self.out1, g) * nnx.sigmoid(y)
+        elif self.activation != "gelu_linear":
+            y = (g if self.activation == "half_glu1" else x) * nnx.sigmoid(y)
+        return self._drop(y, rngs, tied=bool(self.tie_dropout))
+
+    def _drop(self, x: Array, rngs: nnx.Rngs | None, *, tied: bool) -> Array:
+        dropout = self.tied_dropout if tied else self.dropout
+        if rngs is None and dropout.rate > 0 and not dropout.deterministic:
+            raise ValueError(
+                "ResidualBlock: in training mode with `dropout` > 0 a call needs `rngs`, for "
+                "example model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call model.eval() "
+                "first."
+            )
+        return dropout(x, rngs=rngs)

@@ -26,7 +26,7 @@ def save(model: nnx.Module, folder: str | Path) -> None:
     parameters and running statistics. Neither can execute anything when read.
 
     Args:
-        model: a layer, `SequenceBackbone` or `SequenceClassifier`.
+        model: a layer, or a model such as `SequenceClassifier`.
         folder: made if it does not exist; files of an earlier `save` are replaced.
 
     Raises:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import SequenceLayer
-from s5jax.nn._block import Activation, ResidualBlock
+from s5jax.nn._block import Activation, ResidualBlock, TieDropout
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
@@ -43,6 +43,7 @@ class SequenceBackbone(nnx.Module):
         activation: see `ResidualBlock`.
         dropout: see `ResidualBlock`.
         tie_dropout: see `ResidualBlock`.
+        layer_dropout: see `ResidualBlock`.
         dtype: dtype of computations, of the layers too; by default that of inputs and parameters
             together.
         param_dtype: dtype of the parameters.
@@ -78,7 +79,8 @@ class SequenceBackbone(nnx.Module):
         norm_epsilon: float = 1e-5,
         activation: Activation = "half_glu1",
         dropout: float = 0.0,
-        tie_dropout: bool = True,
+        tie_dropout: TieDropout = True,
+        layer_dropout: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -91,7 +93,8 @@ class SequenceBackbone(nnx.Module):
         self.encoder, self.final_norm = encoder, final_norm
         self.norm, self.prenorm = norm, prenorm
         self.norm_momentum, self.norm_epsilon = norm_momentum, norm_epsilon
-        self.activation, self.dropout, self.tie_dropout = activation, dropout, tie_dropout
+        self.activation, self.dropout = activation, dropout
+        self.tie_dropout, self.layer_dropout = tie_dropout, layer_dropout
         self.dtype, self.param_dtype = dtype, param_dtype
 
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
@@ -107,6 +110,7 @@ class SequenceBackbone(nnx.Module):
                 activation=activation,
                 dropout=dropout,
                 tie_dropout=tie_dropout,
+                layer_dropout=layer_dropout,
                 rngs=rngs,
                 **dtypes,
             )
@@ -309,4 +313,7 @@ class SequenceClassifier(SequenceBackbone):
     def _logits(self, pooled: Array, count: Array) -> Array:
         if self.pooling == "mean":
             pooled = pooled / jnp.maximum(count, 1)[..., None]
-        return self.decode(pooled)
+        return self._head(pooled)
+
+    def _head(self, x: Array) -> Array:
+        return self.decode(x)

@@ -1,5 +1,8 @@
 """Pure functions on arrays: no modules, no state, no files."""
 
+from s5jax.ops._attention import rotary as rotary
+from s5jax.ops._attention import window_attention as window_attention
+from s5jax.ops._attention import window_attention_ref as window_attention_ref
 from s5jax.ops._complex import complex_to_pair as complex_to_pair
 from s5jax.ops._complex import pair_to_complex as pair_to_complex
 from s5jax.ops._convolution import fft_conv as fft_conv

@@ -96,10 +96,10 @@ def check_block(layer, golden: Golden, full: bool, tolerance: float) -> None:
     assert_close(np.moveaxis(y, -1, -2), golden["y"], tolerance)
 
 
-def output_map(layer, golden: Golden, x: jax.Array) -> jax.Array:
-    """What the library's block does after its layer: exact GELU, a linear map and GLU."""
+def output_map(layer, golden: Golden, x: jax.Array, activation="glu") -> jax.Array:
+    """What the library's block does after its layer: exact GELU, a linear map and GLU, if named."""
     dtype = layer.param_dtype
-    block = ResidualBlock(layer, activation="glu", param_dtype=dtype, rngs=nnx.Rngs(0))
+    block = ResidualBlock(layer, activation=activation, param_dtype=dtype, rngs=nnx.Rngs(0))
     block.out2.kernel.set_value(jnp.asarray(golden["W_out"].T, dtype))
     block.out2.bias.set_value(jnp.asarray(golden["b_out"], dtype))
     return block._activate(x, None)

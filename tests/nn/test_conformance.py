@@ -15,6 +15,7 @@ from s5jax.nn._base import Edits
 
 CAUSAL = {name: row for name, row in LAYERS.items() if not row.bidirectional}
 TWO_SIDED = {name: row for name, row in LAYERS.items() if row.bidirectional}
+LINEAR = {name: row for name, row in LAYERS.items() if row.layer.linear}
 
 
 def each(rows: dict[str, Row]):
@@ -206,7 +207,7 @@ def test_resets_and_lengths_with_state(row):
     assert_close((y[1, :8], jax.tree.map(lambda x: x[1], state)), (head, last))
 
 
-@each(LAYERS)
+@each(CAUSAL | LINEAR)
 def test_fast_edits_are_the_generic_scan(row):
     layer, u = row.make(), normal(10, 3, 12, H)
     if type(layer).edited is SequenceLayer.edited:
@@ -258,13 +259,19 @@ def test_irregular_samples_are_a_held_fine_grid(row):
     assert_close(stepped, fine_state)
 
 
-@each(LAYERS)
+@each(LINEAR)
 def test_linear(row):
     layer, u, v = row.make(), normal(13, 2, 17, H), normal(14, 2, 17, H)
     assert_close(run(layer, 2.0 * u - 0.5 * v), 2.0 * run(layer, u) - 0.5 * run(layer, v))
 
 
-@each(LAYERS)
+@each({name: row for name, row in LAYERS.items() if name not in LINEAR})
+def test_nonlinear_has_no_kernel(row):
+    with pytest.raises(ValueError, match="not linear in its inputs"):
+        row.make().kernel(4)
+
+
+@each(LINEAR)
 def test_kernel_is_the_impulse_response(row):
     layer, u, L = row.make(), np.asarray(normal(15, 9, H)), 9
     product = "ij,j->i" if layer.mixes_features else "i,i->i"

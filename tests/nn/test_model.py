@@ -144,6 +144,26 @@ def test_dropout(tied, distinct):
     assert_close(model(u), block(norm="layer", activation="gelu")(u))
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"tie_dropout": True}, 0.25),
+        ({"tie_dropout": "residual"}, 0.25),
+        ({"tie_dropout": "residual", "layer_dropout": True}, 0.125),
+    ],
+)
+def test_dropout_before_and_after_the_linear_map(options, kept):
+    model = block(activation="gelu_linear", dropout=0.5, **options)
+    model.out2.kernel[...] = jnp.eye(4)
+    x = normal(7, 512, 9, 4)
+    y = np.asarray(model._activate(x, nnx.Rngs(dropout=0)) != 0)
+    assert abs(y.mean() - kept) < 0.04
+    features = y.any(1).mean()  # those that no tied drop took away
+    assert abs(features - (0.25 if options["tie_dropout"] is True else 0.5)) < 0.06
+    model.eval()
+    assert_close(model._activate(x, None), jax.nn.gelu(x, approximate=False))
+
+
 def test_streaming_needs_evaluation_mode():
     model = classifier()
     for call in [
@@ -159,6 +179,7 @@ def test_bad_options():
         ({"norm": "bach"}, "`norm` must be one of 'batch', 'layer'.*mean 'batch'"),
         ({"activation": "glue"}, "`activation` must be one of.*mean 'glu'"),
         ({"dropout": 1.0}, r"`dropout` must lie in \[0, 1\)"),
+        ({"tie_dropout": "residuals"}, "`tie_dropout` must be one of True, False, 'residual'"),
         ({"pooling": "max"}, "`pooling` must be one of 'mean', 'last'"),
         ({"encoder": "lineal"}, "`encoder` must be one of.*mean 'linear'"),
         ({"n_layers": 0}, "`n_layers` must be a positive integer; got 0"),

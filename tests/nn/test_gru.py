@@ -1,0 +1,53 @@
+"""What only the GRU promises; the contract of all layers is in `test_conformance`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import assert_close, run
+
+from s5jax import GRU
+
+H, N = 3, 5
+
+
+def gru_ref(layer, u):
+    """The equations, step by step in NumPy."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def states(cell, u):
+        W_i, b, W_h = (np.asarray(p[...]) for p in (
+            cell.dense_i.kernel, cell.dense_i.bias, cell.dense_h.kernel
+        ))  # fmt: skip
+        x = np.zeros((len(u) + 1, N))
+        for k, u_k in enumerate(u):
+            (ir, iz, i_n), (hr, hz, hn) = (np.split(a, 3) for a in (u_k @ W_i + b, x[k] @ W_h))
+            z = sigmoid(iz + hz)
+            x[k + 1] = (1 - z) * np.tanh(i_n + sigmoid(ir + hr) * hn) + z * x[k]
+        return x[1:]
+
+    x = states(layer.cells[0], u)
+    if layer.bidirectional:
+        x = np.concatenate([x, states(layer.cells[1], u[::-1])[::-1]], axis=-1)
+    return x @ np.asarray(layer.C[...]).T
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@jax.enable_x64(True)
+def test_layer_is_the_published_recurrence(bidirectional):
+    layer = GRU(H, N, bidirectional=bidirectional, param_dtype="float64", rngs=nnx.Rngs(0))
+    for cell in layer.cells:
+        cell.dense_i.bias[...] = jnp.linspace(-1, 1, 3 * N)
+    u = np.random.default_rng(0).normal(size=(2, 20, H))
+    for lengths in (None, [20, 13]):
+        y = run(layer, jnp.asarray(u), lengths=lengths and jnp.asarray(lengths))
+        for i, n in enumerate(lengths or [20, 20]):
+            assert_close(y[i, :n], gru_ref(layer, u[i, :n]), rtol=1e-12)
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match="GRU: `d_state` must be a positive integer"):
+        GRU(H, 0, rngs=nnx.Rngs(0))
