@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from s5jax import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, SequenceLayer
+from s5jax import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, SequenceLayer, SGConv
 
 H = 4
 
@@ -153,6 +153,18 @@ LAYERS = {
     ),
     "gru": Row(GRU, {"d_state": 5}),
     "gru_bidirectional": Row(GRU, {"d_state": 3, "bidirectional": True}, slow=True),
+    "sgconv": Row(SGConv, {"l_max": 21, "kernel_dim": 3}, transform_noise=1e-7),
+    "sgconv_learnable_cosine": Row(
+        SGConv,
+        {"l_max": 8, "kernel_dim": 2, "init_scale": 1, "init": "cosine", "decay": "learnable"},
+        transform_noise=1e-7,
+        slow=True,
+    ),
+    "sgconv_bidirectional": Row(
+        SGConv, {"l_max": 30, "kernel_dim": 4, "decay_min": 1.0, "bidirectional": True}, slow=True
+    ),
+    "dense_ssm": Row(DenseSSM, {"d_state": 5}, slow=True),
+    "dense_ssm_multi_input": Row(DenseSSM, {"d_state": 5, "multi_input": True}, slow=True),
     "leaky": Row(Leaky),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),

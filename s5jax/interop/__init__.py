@@ -8,3 +8,4 @@ from s5jax.interop._official import s5_from_official as s5_from_official
 from s5jax.interop._s4 import s4_from_official as s4_from_official
 from s5jax.interop._s4 import s4d_from_official as s4d_from_official
 from s5jax.interop._s4 import s4d_minimal_from_official as s4d_minimal_from_official
+from s5jax.interop._sgconv import sgconv_from_official as sgconv_from_official

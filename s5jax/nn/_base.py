@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.core import Tracer
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax.nn._masks import poisoned_steps, select, valid_steps
@@ -46,7 +47,7 @@ class SequenceLayer(nnx.Module):
     continuous_time: ClassVar[bool] = False
     """Whether the layer has a step length, and hence takes ``dt``."""
 
-    mixes_features: ClassVar[bool] = False
+    mixes_features: bool = False
     """Whether an output feature depends on other input features; the kernel is then a matrix."""
 
     linear: ClassVar[bool] = True
@@ -61,6 +62,8 @@ class SequenceLayer(nnx.Module):
 
     d_model: int
     bidirectional: bool = False
+    dtype: DTypeLike | None
+    param_dtype: DTypeLike
 
     @property
     def d_output(self) -> int:

@@ -12,7 +12,7 @@ def param_labels(model: nnx.Module, groups: Mapping[str, str] | None = None) -> 
     """Names the optimiser group of every parameter, as the layers declare it.
 
     ``"ssm"`` holds the parameters that the papers train with a small learning rate and no weight
-    decay, ``"regular"`` all others.
+    decay, ``"ssm_decay"`` those with a small learning rate and with it, ``"regular"`` all others.
 
     Args:
         model: a layer or a model.

@@ -7,6 +7,8 @@ from s5jax.ops._complex import complex_to_pair as complex_to_pair
 from s5jax.ops._complex import pair_to_complex as pair_to_complex
 from s5jax.ops._convolution import fft_conv as fft_conv
 from s5jax.ops._convolution import fft_conv_ref as fft_conv_ref
+from s5jax.ops._convolution import segment_conv as segment_conv
+from s5jax.ops._convolution import segment_conv_ref as segment_conv_ref
 from s5jax.ops._discretize import discretize_bilinear as discretize_bilinear
 from s5jax.ops._discretize import discretize_bilinear_ref as discretize_bilinear_ref
 from s5jax.ops._discretize import discretize_zoh as discretize_zoh
@@ -33,6 +35,15 @@ from s5jax.ops._hope import hope_state as hope_state
 from s5jax.ops._hope import hope_step as hope_step
 from s5jax.ops._hope import hope_transfer_function as hope_transfer_function
 from s5jax.ops._hope import hope_transfer_function_ref as hope_transfer_function_ref
+from s5jax.ops._multiscale import MultiscaleState as MultiscaleState
+from s5jax.ops._multiscale import init_multiscale_state as init_multiscale_state
+from s5jax.ops._multiscale import multiscale_kernel as multiscale_kernel
+from s5jax.ops._multiscale import multiscale_kernel_ref as multiscale_kernel_ref
+from s5jax.ops._multiscale import multiscale_length as multiscale_length
+from s5jax.ops._multiscale import multiscale_step as multiscale_step
+from s5jax.ops._realization import balanced_truncation as balanced_truncation
+from s5jax.ops._realization import hankel_singular_values as hankel_singular_values
+from s5jax.ops._realization import ho_kalman as ho_kalman
 from s5jax.ops._scan import Backend as Backend
 from s5jax.ops._scan import linear_scan as linear_scan
 from s5jax.ops._scan import linear_scan_ref as linear_scan_ref

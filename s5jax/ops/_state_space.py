@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -14,7 +15,7 @@ class StateSpace(NamedTuple):
     :math:`C B + D`.
     """
 
-    A: Float[Array, "N N"]
-    B: Float[Array, "N H"]
-    C: Float[Array, "H N"]
-    D: Float[Array, "H H"]
+    A: Float[Array | np.ndarray, "*systems N N"]
+    B: Float[Array | np.ndarray, "*systems N H"]
+    C: Float[Array | np.ndarray, "*systems H N"]
+    D: Float[Array | np.ndarray, "*systems H H"]

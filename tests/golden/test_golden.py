@@ -17,6 +17,7 @@ from s4_checks import (
     check_s4d_minimal,
 )
 from s5_checks import check_layer, check_map
+from sgconv_checks import check_sgconv
 
 CHECKERS = {
     "dlr_init": check_dlr_init,
@@ -37,6 +38,7 @@ CHECKERS = {
     "s4d_minimal": check_s4d_minimal,
     "s5_layer": check_layer,
     "s5_ssm": check_map,
+    "sgconv": check_sgconv,
 }
 
 

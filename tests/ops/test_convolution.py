@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from s5jax.ops import fft_conv, fft_conv_ref
+from s5jax.ops import fft_conv, fft_conv_ref, segment_conv, segment_conv_ref
 from s5jax.ops._convolution import _fft_length
 
 FFT_CONV = jax.jit(fft_conv)
@@ -160,3 +160,42 @@ def test_fft_length_is_the_next_smooth_number():
     smooth = sorted(2**a * 3**b * 5**c for a in range(12) for b in range(8) for c in range(6))
     for n in range(1, 2049):
         assert _fft_length(n) == next(m for m in smooth if m >= n)
+
+
+SEGMENTS = np.cumsum(np.isin(np.arange(100), [3, 16, 17, 40, 64, 90]))
+
+
+@pytest.mark.parametrize(("L", "Lk"), [(5, 9), (17, 40), (100, 20)])
+@jax.enable_x64(True)
+def test_segments_are_convolved_apart(L, Lk):
+    u, k, _ = draw(L, Lk, batch=(2,))
+    segments = jnp.stack([jnp.asarray(SEGMENTS[:L]), jnp.zeros(L, int)])
+    weights = jnp.cos(jnp.arange(u.size)).reshape(u.shape)
+
+    def loss(conv, u, k):
+        y = conv(u, k, segments)
+        return jnp.sum(weights * y), y
+
+    def both(conv):
+        return jax.jit(jax.grad(lambda u, k: loss(conv, u, k), (0, 1), has_aux=True))(u, k)
+
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12),
+        both(segment_conv),
+        both(segment_conv_ref),
+    )
+
+
+def test_not_even_rounding_crosses_segments():
+    u, k, _ = draw(100, 100, batch=(), dtype="float32")
+    loud = u.at[:40].multiply(1e20)
+    got, expected = (jax.jit(segment_conv)(x, k, jnp.asarray(SEGMENTS)) for x in (loud, u))
+    np.testing.assert_array_equal(got[40:], expected[40:])
+
+
+@pytest.mark.parametrize("conv", [segment_conv, segment_conv_ref])
+def test_bad_segments_are_refused(conv):
+    u, k, _ = draw(8, 4, batch=(2,), dtype="float32")
+    for segments in (jnp.zeros((2, 7), int), jnp.zeros((2, 8))):
+        with pytest.raises(ValueError, match=r"`segments` must be integers of shape \(2, 8\)"):
+            conv(u, k, segments)
