@@ -41,6 +41,8 @@ class ModelOptions:
     """Normalise once more after the last block."""
     pooling: Literal["mean", "last"] = "mean"
     """How the sequence becomes one vector."""
+    bidirectional: bool = True
+    """Read the sequence in both directions."""
 
     def __post_init__(self) -> None:
         sizes = {"n_layers": self.n_layers, "d_model": self.d_model}
@@ -50,7 +52,7 @@ class ModelOptions:
     def layer_options(self, task: Task) -> dict[str, Any]:
         """The arguments of the layer: all options that are not those of the stack."""
         del task
-        shared = {field.name for field in dataclasses.fields(ModelOptions)}
+        shared = {field.name for field in dataclasses.fields(ModelOptions)} - {"bidirectional"}
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -81,7 +83,17 @@ class ModelOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class S5Options(ModelOptions):
+class StepSizeOptions(ModelOptions):
+    """Model: one whose layers have learnt step sizes."""
+
+    dt_min: float = 1e-3
+    """Smallest initial step size [steps of unit length]."""
+    dt_max: float = 0.1
+    """Largest initial step size [steps of unit length]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class S5Options(StepSizeOptions):
     """Model: S5, a diagonal multi-input state space read by a parallel scan."""
 
     name = "s5"
@@ -91,8 +103,6 @@ class S5Options(ModelOptions):
     """State size P, before conjugate symmetry halves what is stored."""
     n_blocks: int = 16
     """HiPPO blocks J that the state is initialised from."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     conj_sym: bool = True
     """Keep one of each conjugate pair of eigenvalues."""
     clip_eigs: bool = False
@@ -101,19 +111,10 @@ class S5Options(ModelOptions):
     """From continuous to discrete time."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "complex_normal"
     """Initialisation of the output matrix."""
-    dt_min: float = 1e-3
-    """Smallest initial step size [steps of unit length]."""
-    dt_max: float = 0.1
-    """Largest initial step size [steps of unit length]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state, n_blocks=self.n_blocks)
-        _check_steps(self, self.dt_min, self.dt_max)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class S4Options(ModelOptions):
+class S4Options(StepSizeOptions):
     """Model: S4, a diagonal plus low-rank state space for each feature, run as a convolution."""
 
     name = "s4"
@@ -123,25 +124,14 @@ class S4Options(ModelOptions):
     """States a feature, conjugates included."""
     n_ssm: int | None = None
     """Number of different state matrices, shared in turn; without it, one a feature."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     init: Literal["legs", "legt", "fourier"] = "legs"
     """HiPPO measure."""
     dt_transform: Literal["exp", "softplus"] = "softplus"
     """From the stored step size to the step size."""
-    dt_min: float = 1e-3
-    """Smallest initial step size [steps of unit length]."""
-    dt_max: float = 0.1
-    """Largest initial step size [steps of unit length]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state)
-        _check_steps(self, self.dt_min, self.dt_max)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class S4DOptions(ModelOptions):
+class S4DOptions(StepSizeOptions):
     """Model: S4D, a diagonal state space for each feature, run as a convolution."""
 
     name = "s4d"
@@ -151,27 +141,16 @@ class S4DOptions(ModelOptions):
     """States a feature, conjugates included."""
     n_ssm: int | None = None
     """Number of different state matrices, shared in turn; without it, one a feature."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     init: Literal["legs", "lin", "inv"] = "legs"
     """First eigenvalues."""
     discretization: Literal["zoh", "bilinear"] = "zoh"
     """From continuous to discrete time."""
     dt_transform: Literal["exp", "softplus"] = "exp"
     """From the stored step size to the step size."""
-    dt_min: float = 1e-3
-    """Smallest initial step size [steps of unit length]."""
-    dt_max: float = 0.1
-    """Largest initial step size [steps of unit length]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state)
-        _check_steps(self, self.dt_min, self.dt_max)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DLROptions(ModelOptions):
+class DLROptions(StepSizeOptions):
     """Model: DLR, a diagonal linear recurrence whose eigenvalues all features share; also DSS."""
 
     name = "dlr"
@@ -179,8 +158,6 @@ class DLROptions(ModelOptions):
 
     d_state: int = 1024
     """Complex states a feature."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     version: Literal["dlr", "dss_exp", "dss_softmax"] = "dlr"
     """Parameterisation of the kernel."""
     kernel_to_real: Literal["real", "imag", "sum", "prod"] = "real"
@@ -189,15 +166,8 @@ class DLROptions(ModelOptions):
     """Lags after which the kernel is cut off; without it, never."""
     dt_min: float = 1e-4
     """Smallest initial step size, twice the smallest decay rate of DLR [steps of unit length]."""
-    dt_max: float = 0.1
-    """Largest initial step size [steps of unit length]."""
     form: Literal["fft", "scan"] = "fft"
     """Whole sequences by convolution or by recurrence."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state)
-        _check_steps(self, self.dt_min, self.dt_max)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,8 +183,6 @@ class SGConvOptions(ModelOptions):
     """Number of sub-kernels; without it, as many as the task's length takes."""
     init_scale: int = 0
     """Binary logarithm of the stretch of the first sub-kernel."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     init: Literal["random", "cosine"] = "random"
     """First sub-kernels."""
     decay: Literal["scale", "power", "learnable"] = "scale"
@@ -224,17 +192,13 @@ class SGConvOptions(ModelOptions):
     decay_max: float = 2.0
     """Largest rate of decay."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, kernel_dim=self.kernel_dim)
-
     def layer_options(self, task: Task) -> dict[str, Any]:
         """Those of the layer, whose kernel spans the task's longest sequence."""
         return {**super().layer_options(task), "l_max": task.length}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HOPEOptions(ModelOptions):
+class HOPEOptions(StepSizeOptions):
     """Model: HOPE, for each feature a transfer function in powers of one all-pass section."""
 
     name = "hope"
@@ -242,8 +206,6 @@ class HOPEOptions(ModelOptions):
 
     d_state: int = 128
     """Markov parameters a feature and direction."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     form: Literal["causal", "circular", "mirrored"] = "causal"
     """This library's form, or one of the published; mirrored needs --model.activation=glu."""
     decay_exp: float = 0.0
@@ -252,15 +214,6 @@ class HOPEOptions(ModelOptions):
     """Divisor of the first Markov parameters."""
     dt_transform: Literal["exp", "softplus"] = "exp"
     """From the stored step size to the step size."""
-    dt_min: float = 1e-3
-    """Smallest initial step size."""
-    dt_max: float = 0.1
-    """Largest initial step size."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state)
-        _check_steps(self, self.dt_min, self.dt_max)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -272,18 +225,12 @@ class LRUOptions(ModelOptions):
 
     d_state: int = 256
     """Complex states of the layer."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
     r_min: float = 0.9
     """Inner radius of the ring of first eigenvalues."""
     r_max: float = 0.999
     """Outer radius of the ring of first eigenvalues."""
     max_phase: float = 6.28
     """Largest first phase [radians a step]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state, max_phase=self.max_phase)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -295,12 +242,6 @@ class AttentionOptions(ModelOptions):
 
     n_heads: int = 4
     """Heads; each has d_model / n_heads features."""
-    bidirectional: bool = True
-    """See the steps to come, too."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, n_heads=self.n_heads)
 
     def layer_options(self, task: Task) -> dict[str, Any]:
         """Those of the layer, which sees the task's longest sequence whole."""
@@ -316,21 +257,6 @@ class GRUOptions(ModelOptions):
 
     d_state: int = 128
     """Units of a direction."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, d_state=self.d_state)
-
-
-def _check_steps(options: ModelOptions, dt_min: float, dt_max: float) -> None:
-    check_positive(options, dt_min=dt_min)
-    if dt_max < dt_min:
-        raise ValueError(
-            f"{type(options).__name__}: `dt_max` must not be below `dt_min`; "
-            f"got {dt_max} < {dt_min}."
-        )
 
 
 MODELS: dict[str, type[ModelOptions]] = {

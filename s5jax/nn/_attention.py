@@ -125,9 +125,7 @@ class Attention(SequenceLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> AttentionState:
         """An empty cache."""
-        dtype = jnp.promote_types(
-            self.param_dtype if self.dtype is None else self.dtype, jnp.float32
-        )
+        dtype = self._state_dtype()
         heads = (self.n_heads, self.d_model // self.n_heads)
         cache = jnp.zeros((*batch_shape, self.l_max, *heads), dtype)
         return AttentionState(cache, cache, jnp.zeros((*batch_shape, self.l_max), dtype))
@@ -215,9 +213,6 @@ class Attention(SequenceLayer):
         dtype = self._compute_dtype(u)
         y = y.reshape(u.shape).astype(dtype)
         return matmul(y, c.W_o.astype(dtype)).astype(dtype)
-
-    def _compute_dtype(self, u: Array) -> DTypeLike:
-        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
 
 
 def _segments(u: Array, edits: Edits) -> Int[Array, "*batch L"]:

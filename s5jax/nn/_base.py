@@ -284,6 +284,15 @@ class SequenceLayer(nnx.Module):
         y = jnp.moveaxis(y, 0, -2)
         return self._deliver(y, edits.resets) if backward else y, last
 
+    def _compute_dtype(self, u: Array) -> DTypeLike:
+        """The dtype of products and outputs."""
+        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
+
+    def _state_dtype(self) -> DTypeLike:
+        """The dtype of states, float32 or wider; see `jnp.result_type` for complex ones."""
+        dtype = self.param_dtype if self.dtype is None else self.dtype
+        return jnp.promote_types(dtype, jnp.float32)
+
     def _deliver(self, y: Array, resets: Array | None = None) -> Array:
         """Brings the outputs of the backward map to the steps that they belong to."""
         if not self.backward_delay:

@@ -101,16 +101,15 @@ class DenseSSM(SequenceLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch G N"]:
         """Zeros."""
-        dtype = self.param_dtype if self.dtype is None else self.dtype
         shape = (*batch_shape, len(self.A), self.d_state)
-        return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
+        return jnp.zeros(shape, self._state_dtype())
 
     def advance(
         self, coefficients: DenseCoefficients, state: Array, u: Inexact[Array, "*batch H"]
     ) -> tuple[Inexact[Array, "*batch H"], Array]:
         """One step of the recurrence."""
         A, B, C, D = coefficients
-        dtype = jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
+        dtype = self._compute_dtype(u)
         v = u.astype(dtype).astype(state.dtype).reshape(*u.shape[:-1], *D.shape[:2])
         y = _apply(C, state) + _apply(D, v)
         return y.reshape(u.shape).astype(dtype), _apply(A, state) + _apply(B, v)

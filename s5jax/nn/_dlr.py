@@ -217,9 +217,10 @@ class DLR(DiagonalLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch HP"]:
         """Zeros, one complex number per mode of every feature."""
-        real = self.param_dtype if self.dtype is None else self.dtype
         P = self.d_state ** (2 if self.kernel_to_real == "prod" else 1)
-        return jnp.zeros((*batch_shape, self.d_model * P), jnp.result_type(real, jnp.complex64))
+        return jnp.zeros(
+            (*batch_shape, self.d_model * P), jnp.result_type(self._state_dtype(), jnp.complex64)
+        )
 
     def drive(
         self, coefficients: DLRCoefficients, u: Inexact[Array, "*batch H"]
@@ -380,6 +381,3 @@ class DLR(DiagonalLayer):
     def _wide(self, u: Array) -> Array:
         dtype = self._compute_dtype(u)
         return u.astype(dtype).astype(jnp.promote_types(dtype, jnp.float32))
-
-    def _compute_dtype(self, u: Array) -> DTypeLike:
-        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype

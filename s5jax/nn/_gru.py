@@ -101,8 +101,7 @@ class GRU(SequenceLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch N"]:
         """Zeros, one number per unit."""
-        dtype = self.param_dtype if self.dtype is None else self.dtype
-        return jnp.zeros((*batch_shape, self.d_state), jnp.promote_types(dtype, jnp.float32))
+        return jnp.zeros((*batch_shape, self.d_state), self._state_dtype())
 
     def advance(
         self, coefficients: GRUCoefficients, state: Array, u: Inexact[Array, "*batch H"]
@@ -124,5 +123,5 @@ class GRU(SequenceLayer):
         return self._readout(coefficients, jnp.moveaxis(x, 0, -2), u), last
 
     def _readout(self, coefficients: GRUCoefficients, x: Array, u: Array) -> Array:
-        dtype = jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
+        dtype = self._compute_dtype(u)
         return matmul(x.astype(dtype), coefficients.C.T.astype(dtype)).astype(dtype)

@@ -181,9 +181,8 @@ class HOPE(KernelLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch H N"]:
         """Zeros, one number per section of every feature."""
-        dtype = self.param_dtype if self.dtype is None else self.dtype
         shape = (*batch_shape, self.d_model, self.d_state)
-        return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
+        return jnp.zeros(shape, self._state_dtype())
 
     def advance(
         self, coefficients: HOPECoefficients, state: Array, u: Inexact[Array, "*batch H"]

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact
 
 from s5jax.nn._base import SequenceLayer
@@ -18,9 +17,6 @@ class KernelLayer(SequenceLayer):
     """
 
     backward_delay = 1
-
-    dtype: DTypeLike | None
-    param_dtype: DTypeLike
 
     def convolution_kernel(self, coefficients: Any, L: int) -> Float[Array, "L H"]:
         """Impulse response without the skip connection."""
@@ -53,6 +49,3 @@ class KernelLayer(SequenceLayer):
     def _wide(self, u: Array) -> Array:
         dtype = self._compute_dtype(u)
         return u.astype(dtype).astype(jnp.promote_types(dtype, jnp.float32))
-
-    def _compute_dtype(self, u: Array) -> DTypeLike:
-        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype

@@ -131,8 +131,9 @@ class LRU(DiagonalLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch N"]:
         """Zeros, one complex number per state."""
-        real = self.param_dtype if self.dtype is None else self.dtype
-        return jnp.zeros((*batch_shape, self.d_state), jnp.result_type(real, jnp.complex64))
+        return jnp.zeros(
+            (*batch_shape, self.d_state), jnp.result_type(self._state_dtype(), jnp.complex64)
+        )
 
     def drive(
         self, coefficients: LRUCoefficients, u: Inexact[Array, "*batch H"]
@@ -164,6 +165,3 @@ class LRU(DiagonalLayer):
             C=jnp.concatenate([C.real, -C.imag], axis=1),
             D=jnp.diag(self.D[...]),
         )
-
-    def _compute_dtype(self, u: Array) -> DTypeLike:
-        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype

@@ -174,11 +174,9 @@ class S4(KernelLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch H M"]:
         """Zeros, one complex number per kept state of every feature."""
-        real = jnp.promote_types(
-            self.param_dtype if self.dtype is None else self.dtype, jnp.float32
-        )
+        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
         shape = (*batch_shape, self.d_model, self.d_state // 2)
-        return jnp.zeros(shape, jnp.result_type(real, jnp.complex64))
+        return jnp.zeros(shape, dtype)
 
     def advance(
         self, coefficients: S4Coefficients, state: Array, u: Inexact[Array, "*batch H"]

@@ -174,11 +174,9 @@ class S4D(KernelLayer, DiagonalLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch HM"]:
         """Zeros, one complex number per kept state of every feature."""
-        real = jnp.promote_types(
-            self.param_dtype if self.dtype is None else self.dtype, jnp.float32
-        )
+        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
         size = self.d_model * self.d_state // 2
-        return jnp.zeros((*batch_shape, size), jnp.result_type(real, jnp.complex64))
+        return jnp.zeros((*batch_shape, size), dtype)
 
     def drive(
         self, coefficients: S4DCoefficients, u: Inexact[Array, "*batch H"]

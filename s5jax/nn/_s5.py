@@ -171,12 +171,8 @@ class S5(DiagonalLayer):
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch P"]:
         """Zeros, one complex number per kept state."""
-        real = jnp.promote_types(
-            self.param_dtype if self.dtype is None else self.dtype, jnp.float32
-        )
-        return jnp.zeros(
-            (*batch_shape, self.log_step.shape[0]), jnp.result_type(real, jnp.complex64)
-        )
+        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
+        return jnp.zeros((*batch_shape, self.log_step.shape[0]), dtype)
 
     def drive(
         self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
@@ -215,6 +211,3 @@ class S5(DiagonalLayer):
             C=jnp.concatenate([C.real, -C.imag], axis=1),
             D=jnp.diag(self.D[...]),
         )
-
-    def _compute_dtype(self, u: Array) -> DTypeLike:
-        return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype

@@ -300,10 +300,6 @@ class SGConv(KernelLayer):
         alpha = self.alpha[...].astype(jnp.promote_types(self.param_dtype, jnp.float32))
         return alpha if self.decay == "learnable" else jax.lax.stop_gradient(alpha)
 
-    def _state_dtype(self) -> DTypeLike:
-        dtype = self.param_dtype if self.dtype is None else self.dtype
-        return jnp.promote_types(dtype, jnp.float32)
-
 
 def _sizes(l_max: int, kernel_dim: int, n_scales: int | None, init_scale: int) -> tuple[int, int]:
     """Numbers of scales and of lags; raises a ValueError for sizes that do not fit."""
