@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-from reference import Golden, assert_close, take
+from reference import Golden, assert_close, call, take
 from s4_checks import output_map
-from s5_checks import TOLERANCES, call
+from s5_checks import TOLERANCES
 
 from s5jax import HOPE
 from s5jax.interop import hope_block_from_official, hope_from_official

@@ -1,5 +1,6 @@
 """Reference files, and how arrays are compared with them."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,3 +52,15 @@ def take(options: dict, **defaults):
     sizes = {"H", "L", "N", "P", "ssm_size", "blocks", "C_init"}
     assert options.keys() <= defaults.keys() | sizes, "the file has options that nothing checks"
     return [options.get(name, default) for name, default in defaults.items()]
+
+
+@functools.partial(jax.jit, static_argnames="return_state")
+def call(module, u, **options):
+    """Calls a layer or block; those that differ in values alone compile once."""
+    return module(u, **options)
+
+
+@functools.partial(jax.jit, static_argnames="L")
+def kernel(layer, L: int):
+    """The impulse response, forward and backward in time if there are both."""
+    return layer.kernel(L)

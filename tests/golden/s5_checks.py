@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from reference import Golden, assert_close, assert_trees_close, take
+from reference import Golden, assert_close, assert_trees_close, call, take
 
 from s5jax.interop import s5_block_from_official, s5_from_official
 from s5jax.ops import pair_to_complex
@@ -35,12 +35,6 @@ def check_map(golden: Golden) -> None:
         assert_close(call(layer, golden["u"].astype(dtype), dt=dt), golden["y"], tolerance)
         if dtype == "float64":
             check_gradients(layer, jnp.asarray(golden["u"]), dt)
-
-
-def call(module, u, **options):
-    """Calls a layer or block under jit."""
-    graphdef, state = nnx.split(module)
-    return jax.jit(lambda state, u: nnx.merge(graphdef, state)(u, **options))(state, u)
 
 
 def check_gradients(layer, u, dt) -> None:
