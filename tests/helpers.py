@@ -203,6 +203,18 @@ def _loss_and_grads(graphdef, loss, has_aux, parameters, u):
     return jax.value_and_grad(value, argnums=(0, 1), has_aux=has_aux)(parameters, u)
 
 
+def values_and_gradients(f: Callable[..., jax.Array], *arguments: Any) -> Any:
+    """``f(*arguments)`` and the gradients of a weighted sum of it, under one `jax.jit`."""
+
+    def loss(arguments):
+        y = f(*arguments)
+        weights = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
+        return jnp.sum(weights * y.real) + jnp.sum(weights**2 * y.imag), y
+
+    gradients, y = jax.jit(jax.grad(loss, has_aux=True))(arguments)
+    return y, gradients
+
+
 def assert_close(actual: Any, expected: Any, rtol: float = 1e-5) -> None:
     """Every leaf agrees to ``rtol`` of the largest expected entry of that leaf."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)

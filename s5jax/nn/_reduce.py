@@ -1,5 +1,6 @@
 """From any causal layer to a small state space that steps and streams."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -93,7 +94,7 @@ def _from_matrices(
 def _from_kernel(
     layer: SequenceLayer, order: int, l_max: int | None
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    K = _decayed_kernel(layer) if l_max is None else np.asarray(layer.kernel(l_max), np.float64)
+    K = _decayed_kernel(layer) if l_max is None else _kernel(layer, l_max)
     if order >= len(K):
         raise ValueError(
             f"reduce_order: `order` must be less than the number of lags, {len(K)}; got {order}."
@@ -106,12 +107,16 @@ def _from_kernel(
     )
 
 
+def _kernel(layer: SequenceLayer, L: int) -> np.ndarray:
+    return np.asarray(jax.jit(lambda: layer.kernel(L))(), np.float64)
+
+
 def _decayed_kernel(layer: SequenceLayer) -> np.ndarray:
     L = 1024
     while L <= _LONGEST:
-        K = np.abs(layer.kernel(2 * L))
-        if K[L:].max() <= 1e-7 * K.max():
-            return np.asarray(layer.kernel(L), np.float64)
+        K = _kernel(layer, 2 * L)
+        if np.abs(K[L:]).max() <= 1e-7 * np.abs(K).max():
+            return K[:L]
         L *= 2
     raise ValueError(
         f"reduce_order: the kernel of this {type(layer).__name__} has not decayed after {_LONGEST} "

@@ -61,9 +61,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         (lambda: TrainOptions(steps=0), "steps"),
         (lambda: TrainOptions(batch_size=-8), "batch_size"),
         (lambda: S5Options(d_model=0), "d_model"),
-        (lambda: S5Options(d_state=0), "d_state"),
         (lambda: S5Options(dropout=1.0), "dropout"),
-        (lambda: S5Options(dt_min=0.2, dt_max=0.1), "dt_max"),
     ],
 )
 def test_impossible_values_are_refused(options, field):

@@ -1,5 +1,6 @@
 """Checkers of the families ``hope*``."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from reference import Golden, assert_close, call, take
@@ -35,7 +36,7 @@ def check_hope_block(golden: Golden) -> None:
 def check_samples(layer: HOPE, K: np.ndarray, tolerance: float) -> None:
     turns = np.arange(K.shape[-1]) / K.shape[-1]
     theta = jnp.asarray(2 * np.pi * (turns - np.round(turns)), layer.param_dtype)
-    G = hope_transfer_function(*layer._system(), theta)
+    G = jax.jit(hope_transfer_function)(*layer._system(), theta)
     assert_close(np.moveaxis(G, -1, -2), K, tolerance)
 
 

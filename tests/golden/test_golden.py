@@ -66,6 +66,15 @@ def test_golden(golden_file):
         "hippo_s5_blocks_conj",
         "s5_zoh",
         "s5_layer_half_glu1_prenorm_batchnorm",
+        "s4_dplr_state_L30",
+        "s4d_nssm2_state",
+        "s4_block_full",
+        "dlr_kernel_default",
+        "dss_kernel_softmax",
+        "dlr_layer_full_glu",
+        "sgconv_full_glu",
+        "hope_ssm_L50",
+        "hope_block_L33",
     ],
 )
 def test_a_wrong_array_is_noticed(tmp_path, case):

@@ -39,8 +39,7 @@ def block(**options):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("prenorm", [True, False])
-@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize(("norm", "prenorm"), [("batch", True), ("layer", False)])
 def test_block_streams(activation, prenorm, norm):
     model = shaken(block(activation=activation, prenorm=prenorm, norm=norm))
     u = normal(0, 2, 9, 4)

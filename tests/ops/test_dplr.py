@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, values_and_gradients
 
 from s5jax.init import nplr
 from s5jax.ops import (
@@ -30,24 +30,16 @@ def system(measure="legs", N=16, seed=0):
     return scatter(Lambda), scatter(P), scatter(B), jnp.asarray(C), jnp.array([1e-3, 1e-2, 1e-1])
 
 
-def values_and_gradients(f, arguments):
-    def loss(arguments):
-        y = f(*arguments)
-        return jnp.sum(jnp.cos(jnp.arange(y.size)).reshape(y.shape) * y)
-
-    return f(*arguments), jax.grad(loss)(arguments)
-
-
 @pytest.mark.parametrize("measure", ["legs", "legt", "fourier"])
-@pytest.mark.parametrize("L", [1, 2, 31, 32])
+@pytest.mark.parametrize("L", [1, 2, 31])
 @pytest.mark.parametrize("backend", ["two_table", "cauchy"])
 @jax.enable_x64(True)
 def test_kernel_is_the_reference(measure, L, backend):
     arguments = system(measure)
-    got = jax.jit(lambda a: values_and_gradients(lambda *a: dplr_kernel(*a, L, backend=backend), a))
-    expected = values_and_gradients(lambda *a: dplr_kernel_ref(*a, L), arguments)
-    assert got(arguments)[0].shape == (2, L, H)
-    assert_close(got(arguments), expected, rtol=1e-9)
+    got = values_and_gradients(lambda *a: dplr_kernel(*a, L, backend=backend), *arguments)
+    expected = values_and_gradients(lambda *a: dplr_kernel_ref(*a, L), *arguments)
+    assert got[0].shape == (2, L, H)
+    assert_close(got, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("backend", ["two_table", "cauchy"])
@@ -71,15 +63,28 @@ def test_state_and_response_are_the_steps(measure, L):
     *arguments, C, Delta = system(measure)
     rng = np.random.default_rng(1)
     shape = (2, *arguments[0].shape)
-    x = x0 = jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape))
-    u = jnp.asarray(rng.normal(size=(2, L, H)))
-    discrete = discretize_dplr(*arguments, Delta)
-    free, outputs = x0, []
-    for k in range(L):
-        outputs.append(2 * (C * free).sum(-1).real)
-        x, free = dplr_step(discrete, x, u[:, k]), dplr_step(discrete, free, 0 * u[:, k])
-    assert_close(dplr_state(discrete, u, x0), x, rtol=1e-12)
-    assert_close(dplr_response(discrete, C, x0, L), jnp.stack(outputs, -2), rtol=1e-12)
+    x0 = jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    u = jnp.asarray(rng.normal(size=(L, 2, H)))
+
+    @jax.jit
+    def fast(x0, u):
+        discrete = discretize_dplr(*arguments, Delta)
+        last = dplr_state(discrete, jnp.moveaxis(u, 0, 1), x0)
+        return last, dplr_response(discrete, C, x0, L)
+
+    @jax.jit
+    def slow(x0, u):
+        discrete = discretize_dplr(*arguments, Delta)
+
+        def step(carry, u_k):
+            x, free = carry
+            carry = dplr_step(discrete, x, u_k), dplr_step(discrete, free, 0 * u_k)
+            return carry, 2 * (C * free).sum(-1).real
+
+        (x, _), y = jax.lax.scan(step, (x0, x0), u)
+        return x, jnp.moveaxis(y, 0, -2)
+
+    assert_close(fast(x0, u), slow(x0, u), rtol=1e-12)
 
 
 @jax.enable_x64(True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, values_and_gradients
 
 from s5jax.ops import (
     hope_kernel,
@@ -26,22 +26,13 @@ def system(seed=0, batch=()):
     return jnp.asarray(h), jnp.asarray(DELTA)
 
 
-def values_and_gradients(f, arguments):
-    def loss(arguments):
-        y = f(*arguments)
-        weights = jnp.cos(jnp.arange(y.size)).reshape(y.shape)
-        return jnp.sum(weights * y.real) + jnp.sum(weights**2 * y.imag)
-
-    return jax.jit(lambda a: (f(*a), jax.grad(loss)(a)))(arguments)
-
-
 @pytest.mark.parametrize("L", [1, 31])
 @jax.enable_x64(True)
 def test_kernel_is_the_reference(L):
     arguments = system(batch=(2,))
-    got = values_and_gradients(lambda *a: hope_kernel(*a, L), arguments)
+    got = values_and_gradients(lambda *a: hope_kernel(*a, L), *arguments)
     assert got[0].shape == (2, L, len(DELTA))
-    assert_close(got, values_and_gradients(lambda *a: hope_kernel_ref(*a, L), arguments), 1e-11)
+    assert_close(got, values_and_gradients(lambda *a: hope_kernel_ref(*a, L), *arguments), 1e-11)
 
 
 @pytest.mark.parametrize("n", [1, N])
@@ -54,7 +45,7 @@ def test_transfer_function_is_the_reference(n):
 
     for arguments in [(h, Delta), (h.real, Delta[0])]:
         got, expected = (
-            values_and_gradients(lambda *a, f=f: f(*a, jnp.asarray(theta)), arguments)
+            values_and_gradients(lambda *a, f=f: f(*a, jnp.asarray(theta)), *arguments)
             for f in (hope_transfer_function, hope_transfer_function_ref)
         )
         assert got[0].shape == (2, len(theta), 3)

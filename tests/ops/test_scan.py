@@ -61,19 +61,26 @@ def test_values_and_gradients(backend, kind, constant, reverse, with_resets):
 )
 def test_whole_is_two_parts(L, P, batch, cut, backend, reverse):
     a, b, x0 = problem(L, P, constant=True, kind="real", batch=batch)
-    whole = linear_scan(a, b, x0, backend=backend, reverse=reverse)
-    assert_close(whole, linear_scan_ref(a, b, x0, reverse=reverse))
+    scan = functools.partial(linear_scan, backend=backend, reverse=reverse)
     cut = min(cut, L)
-    if cut in (0, L):
-        return
-    first, second = (b[..., :cut, :], b[..., cut:, :])
-    if reverse:
-        tail = linear_scan(a, second, x0, backend=backend, reverse=True)
-        head = linear_scan(a, first, tail[..., 0, :], backend=backend, reverse=True)
-    else:
-        head = linear_scan(a, first, x0, backend=backend)
-        tail = linear_scan(a, second, head[..., -1, :], backend=backend)
-    assert_close(jnp.concatenate([head, tail], -2), whole)
+
+    @jax.jit
+    def three_ways(a, b, x0):
+        whole, definition = scan(a, b, x0), linear_scan_ref(a, b, x0, reverse=reverse)
+        if cut in (0, L):
+            return whole, definition, whole
+        first, second = (b[..., :cut, :], b[..., cut:, :])
+        if reverse:
+            tail = scan(a, second, x0)
+            head = scan(a, first, tail[..., 0, :])
+        else:
+            head = scan(a, first, x0)
+            tail = scan(a, second, head[..., -1, :])
+        return whole, definition, jnp.concatenate([head, tail], -2)
+
+    whole, *others = three_ways(a, b, x0)
+    for other in others:
+        assert_close(other, whole)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -82,13 +89,14 @@ def test_nothing_crosses_a_reset(backend):
     resets = jnp.zeros((2, 10), bool).at[:, 6].set(True)
     bad = b.at[:, 2].set(jnp.nan)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(b):
         return jnp.abs(linear_scan(a, b, x0, resets=resets, backend=backend)[:, 6:]).sum()
 
-    assert_close(
-        jax.value_and_grad(loss)(bad)[1][:, 6:], jax.value_and_grad(loss)(b)[1][:, 6:], rtol=0
-    )
-    assert jnp.isfinite(loss(bad))
+    (value, gradient), (_, expected) = loss(bad), loss(b)
+    assert_close(gradient[:, 6:], expected[:, 6:], rtol=0)
+    assert jnp.isfinite(value)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -110,9 +118,10 @@ def test_constant_coefficients_are_not_spread_over_time(backend):
 def test_narrow_inputs_recur_in_float32(backend):
     a, b, _ = problem(2000, 2, constant=True, kind="real", batch=())
     narrow = [v.astype(jnp.bfloat16) for v in (a, b)]
-    x = linear_scan(*narrow, backend=backend)
+    scan = jax.jit(functools.partial(linear_scan, backend=backend))
+    x = scan(*narrow)
     assert x.dtype == jnp.float32
-    assert_close(x, linear_scan(*[v.astype(jnp.float32) for v in narrow], backend=backend))
+    assert_close(x, scan(*[v.astype(jnp.float32) for v in narrow]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -170,6 +179,7 @@ def test_bad_arguments(arguments, message):
 def test_gradient_keeps_only_the_states(backend):
     """Between forward and backward pass: the states, and nothing else of that size."""
     a, b, _ = problem(4096, 8, constant=True, kind="complex", batch=())
-    _, pull_back = jax.vjp(lambda a, b: linear_scan(a, b, backend=backend), a, b)
+    scan = jax.jit(functools.partial(linear_scan, backend=backend))
+    _, pull_back = jax.vjp(scan, a, b)
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(pull_back))
     assert b.nbytes <= kept <= 1.1 * b.nbytes

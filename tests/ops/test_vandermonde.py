@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, values_and_gradients
 
 from s5jax.ops import (
     vandermonde,
@@ -22,31 +22,23 @@ def exponents(*shape, seed=1):
     return jax.lax.complex(-jnp.abs(z.real) / 10, 3 * z.imag)
 
 
-def values_and_gradients(f, *arguments):
-    def loss(arguments):
-        y = f(*arguments)
-        return jnp.sum(jnp.cos(jnp.arange(y.size)).reshape(y.shape) * jnp.abs(y + 0.3) ** 2)
-
-    return f(*arguments), jax.grad(loss)(arguments)
-
-
-@pytest.mark.parametrize("L", [1, 2, 7, 64, 101])
+@pytest.mark.parametrize("L", [1, 7, 101])
 @pytest.mark.parametrize(("c", "z"), [((3, 5), (3, 5)), ((2, 3, 5), (3, 5)), ((3, 5), (5,))])
 @jax.enable_x64(True)
 def test_kernel_is_the_reference(L, c, z):
     c, z = draw(*c), exponents(*z)
-    got = values_and_gradients(jax.jit(lambda c, z: vandermonde(c, z, L)), c, z)
+    got = values_and_gradients(lambda c, z: vandermonde(c, z, L), c, z)
     expected = values_and_gradients(lambda c, z: vandermonde_ref(c, z, L), c, z)
     assert got[0].shape == (*c.shape[:-2], L, c.shape[-2])
     assert_close(got, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("L", [1, 2, 7, 65])
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("L", [1, 2, 17])
+@pytest.mark.parametrize("batch", [(), (2, 3)])
 @jax.enable_x64(True)
 def test_state_is_the_reference(L, batch):
     u, z, B, x0 = draw(*batch, L, 3).real, exponents(3, 5), draw(3, 5), draw(*batch, 3, 5, seed=2)
-    got = values_and_gradients(jax.jit(vandermonde_state), u, z, B, x0)
+    got = values_and_gradients(vandermonde_state, u, z, B, x0)
     assert_close(got, values_and_gradients(vandermonde_state_ref, u, z, B, x0), rtol=1e-12)
 
 
