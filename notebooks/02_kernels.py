@@ -148,7 +148,7 @@ ax.legend(ncols=2)
 plt.show()
 
 # %% [markdown]
-# HOPE has exactly its 64 states. S4 and the LRU get by with some thirty for two digits; what is left
+# HOPE has exactly its 64 states. S4 and the LRU get by with thirty for two digits; what is left
 # of kernels that have not decayed is the edge at which they are cut off here. DLR's 256 states and
 # SGConv's 256 numbers have no short recurrence at all. `reduce_order` turns any causal layer into a
 # small state space that steps and streams, and says how far off it is at most.
