@@ -110,9 +110,8 @@ LAYERS = {
         transform_noise=1e-7,
         slow=True,
     ),
-    "s4_cauchy": Row(
-        S4, {"d_state": 8, "init": "fourier", "backend": "cauchy"}, transform_noise=1e-7, slow=True
-    ),
+    "s4_cauchy": Row(S4, {"d_state": 8, "backend": "cauchy"}, transform_noise=1e-7, slow=True),
+    "s4_fourier": Row(S4, {"d_state": 8, "init": "fourier"}, transform_noise=1e-7, slow=True),
     "s4_bidirectional": Row(S4, {"d_state": 8, "bidirectional": True}, slow=True),
     "s4d": Row(S4D, {"d_state": 8}, exact_hold=True, transform_noise=1e-7),
     "s4d_shared_bilinear": Row(
