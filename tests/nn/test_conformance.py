@@ -438,7 +438,7 @@ def test_six_layers_stream(row):
     u = normal(24, 2, 39, H)
     whole = outputs_and_grads(model, u, at_once)
     for form in (by_chunks, by_steps):
-        assert_close(outputs_and_grads(model, u, form), whole, rtol=5e-4)
+        assert_close(outputs_and_grads(model, u, form), whole, rtol=1e-4)
 
 
 @each(LAYERS)
