@@ -9,8 +9,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from s5jax.interop._official import _fill, _get
 from s5jax.nn import HOPE
+from s5jax.nn._feature_ssm import Transform
 from s5jax.nn._hope import HOPEForm
-from s5jax.nn._s4d import Transform
 
 
 def hope_from_official(arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jnp.float32) -> HOPE:

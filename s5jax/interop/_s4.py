@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from s5jax.interop._official import _fill, _get
 from s5jax.nn import S4, S4D
-from s5jax.nn._s4d import INVERSE, Transform
+from s5jax.nn._feature_ssm import INVERSE, Transform
 from s5jax.nn._s5 import Discretization
 
 

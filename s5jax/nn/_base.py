@@ -352,7 +352,7 @@ class SequenceLayer(nnx.Module):
         if not self.continuous_time:
             raise ValueError(
                 f"{name}: `dt` needs a continuous-time layer, and {name} has no step length. Use "
-                "S5, or append the time gaps to the inputs."
+                "S4, S4D or S5, or append the time gaps to the inputs."
             )
         dt = jnp.asarray(dt)
         if dt.shape not in ((), shape):

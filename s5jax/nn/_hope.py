@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Inexact
 
 from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import Edits
+from s5jax.nn._feature_ssm import TRANSFORM, Transform, initial_raw_step
 from s5jax.nn._kernel import KernelLayer
-from s5jax.nn._s4d import TRANSFORM, Transform, initial_raw_step
 from s5jax.ops import (
     StateSpace,
     fft_conv,

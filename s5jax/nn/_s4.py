@@ -12,8 +12,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
 from s5jax.init import nplr
-from s5jax.nn._kernel import KernelLayer
-from s5jax.nn._s4d import INVERSE, TRANSFORM, Transform, check_sizes, initial_raw_step
+from s5jax.nn._feature_ssm import FeatureSSM, Transform, check_sizes
 from s5jax.ops import (
     DPLR,
     KernelBackend,
@@ -44,7 +43,7 @@ class S4Coefficients(NamedTuple):
     D: Float[Array, " H"] | None
 
 
-class S4(KernelLayer):
+class S4(FeatureSSM):
     r"""S4: each feature has its own state space, diagonal plus low rank.
 
     .. math::
@@ -105,8 +104,6 @@ class S4(KernelLayer):
         https://arxiv.org/abs/2111.00396.
     """
 
-    continuous_time = True
-
     def __init__(
         self,
         d_model: int,
@@ -137,37 +134,15 @@ class S4(KernelLayer):
 
         Lambda, P, B, _ = nplr(init, d_state)
         Lambda, P, B = (np.broadcast_to(v, (S, *v.shape)) for v in (Lambda, P, B))
-        # As published: nothing starts without decay, and no frequency at zero.
-        decay = INVERSE[real_transform](np.maximum(-Lambda.real, 1e-4))
-        Lambda_im = np.minimum(Lambda.imag, -1e-4)
-        C = jax.random.normal(
-            rngs.params(), (1 + bidirectional, d_model, d_state // 2, 2), param_dtype
-        )
-        self.raw_decay = nnx.Param(jnp.asarray(decay, param_dtype), group="ssm")
-        self.Lambda_im = nnx.Param(jnp.asarray(Lambda_im, param_dtype), group="ssm")
         self.P = nnx.Param(complex_to_pair(jnp.asarray(P)).astype(param_dtype), group="ssm")
-        self.B = nnx.Param(complex_to_pair(jnp.asarray(B)).astype(param_dtype), group="ssm")
-        self.raw_step = nnx.Param(
-            initial_raw_step(rngs, d_model, dt_min, dt_max, dt_transform, param_dtype), group="ssm"
-        )
-        self.C = nnx.Param(C / np.sqrt(2).astype(C.dtype))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
+        self._make_parameters(Lambda, B, rngs)
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> S4Coefficients:
         """Discretises every feature's system and picks the output vectors of one direction."""
-        wide = jnp.promote_types(self.param_dtype, jnp.float32)
-        decay = TRANSFORM[self.real_transform](self.raw_decay[...].astype(wide))
-        Lambda = jax.lax.complex(-decay, self.Lambda_im[...].astype(wide))
-        Delta = TRANSFORM[self.dt_transform](self.raw_step[...].astype(wide))
-        if dt is not None:
-            Delta = jnp.asarray(dt, wide)[..., None] * Delta
-        copies = self.d_model // len(decay)
-        Lambda, P, B = (
-            jnp.tile(v, (copies, *(1,) * (v.ndim - 1)))
-            for v in (Lambda, pair_to_complex(self.P[...]), pair_to_complex(self.B[...]))
-        )
+        Lambda, B, Delta = self._continuous(dt)
+        P = self._per_feature(pair_to_complex(self.P[...]))
         step = discretize_dplr(Lambda, P, B, Delta)
         C, D = pair_to_complex(self.C[int(backward)]), None if backward else self.D[...]
         return S4Coefficients(Lambda, P, B, Delta, step, C, D)

@@ -10,14 +10,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from s5jax._errors import check_choice, check_positive
-from s5jax.init import log_uniform_step, s4d
+from s5jax._errors import check_choice
+from s5jax.init import s4d
 from s5jax.nn._diagonal import DiagonalLayer
-from s5jax.nn._kernel import KernelLayer
+from s5jax.nn._feature_ssm import FeatureSSM, Transform, check_sizes
 from s5jax.ops import (
     Backend,
     StateSpace,
-    complex_to_pair,
     discretize_bilinear,
     discretize_zoh,
     fft_conv,
@@ -29,11 +28,8 @@ from s5jax.ops import (
 
 S4DInit = Literal["legs", "lin", "inv"]
 Discretization = Literal["zoh", "bilinear"]
-Transform = Literal["exp", "softplus"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
-TRANSFORM = {"exp": jnp.exp, "softplus": jax.nn.softplus}
-INVERSE = {"exp": np.log, "softplus": lambda y: y + np.log(-np.expm1(-y))}
 
 
 class S4DCoefficients(NamedTuple):
@@ -46,7 +42,7 @@ class S4DCoefficients(NamedTuple):
     D: Float[Array, " H"] | None
 
 
-class S4D(KernelLayer, DiagonalLayer):
+class S4D(FeatureSSM, DiagonalLayer):
     r"""S4D: each feature has its own diagonal state space.
 
     .. math::
@@ -104,8 +100,6 @@ class S4D(KernelLayer, DiagonalLayer):
         Models", 2022, https://arxiv.org/abs/2206.11893.
     """
 
-    continuous_time = True
-
     def __init__(
         self,
         d_model: int,
@@ -136,33 +130,14 @@ class S4D(KernelLayer, DiagonalLayer):
         self.dt_min, self.dt_max = dt_min, dt_max
         self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
 
-        M = d_state // 2
-        Lambda, B = (np.broadcast_to(v, (S, M)) for v in s4d(init, d_state))
-        decay = INVERSE[real_transform](-Lambda.real)
-        # As published: no frequency starts at zero.
-        Lambda_im = np.minimum(Lambda.imag, -1e-4)
-        C = jax.random.normal(rngs.params(), (1 + bidirectional, d_model, M, 2), param_dtype)
-        self.raw_decay = nnx.Param(jnp.asarray(decay, param_dtype), group="ssm")
-        self.Lambda_im = nnx.Param(jnp.asarray(Lambda_im, param_dtype), group="ssm")
-        self.B = nnx.Param(complex_to_pair(jnp.asarray(B)).astype(param_dtype), group="ssm")
-        self.raw_step = nnx.Param(
-            initial_raw_step(rngs, d_model, dt_min, dt_max, dt_transform, param_dtype), group="ssm"
-        )
-        self.C = nnx.Param(C / np.sqrt(2).astype(C.dtype))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
+        Lambda, B = (np.broadcast_to(v, (S, len(v))) for v in s4d(init, d_state))
+        self._make_parameters(Lambda, B, rngs)
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> S4DCoefficients:
         """Discretises every feature's system and picks the output vectors of one direction."""
-        wide = jnp.promote_types(self.param_dtype, jnp.float32)
-        decay = TRANSFORM[self.real_transform](self.raw_decay[...].astype(wide))
-        Lambda = jax.lax.complex(-decay, self.Lambda_im[...].astype(wide))
-        Delta = TRANSFORM[self.dt_transform](self.raw_step[...].astype(wide))
-        if dt is not None:
-            Delta = jnp.asarray(dt, wide)[..., None] * Delta
-        copies = (self.d_model // len(decay), 1)
-        Lambda, B = (jnp.tile(v, copies) for v in (Lambda, pair_to_complex(self.B[...])))
+        Lambda, B, Delta = self._continuous(dt)
         Delta = Delta[..., None]
         Lambda_bar, Gamma = _DISCRETIZE[self.discretization](Lambda, Delta)
         log = Lambda * Delta if self.discretization == "zoh" else _log_bilinear(Lambda * Delta)
@@ -233,28 +208,6 @@ class S4D(KernelLayer, DiagonalLayer):
         C = coefficients.C
         x = x.reshape(*x.shape[:-1], *C.shape)
         return vandermonde(2 * C * x, coefficients.log_Lambda_bar.reshape(C.shape), L)
-
-
-def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> int:
-    """The number of different systems; raises a ValueError for sizes that do not fit."""
-    S = d_model if n_ssm is None else n_ssm
-    check_positive(where, d_model=d_model, d_state=d_state, n_ssm=S)
-    if d_state % 2:
-        raise ValueError(
-            f"{where}: `d_state` must be even, to keep one of each conjugate pair; got {d_state}, "
-            f"use {d_state + 1}."
-        )
-    if d_model % S:
-        raise ValueError(f"{where}: `n_ssm` must divide `d_model`; got {S} and {d_model}.")
-    return S
-
-
-def initial_raw_step(
-    rngs: nnx.Rngs, H: int, dt_min: float, dt_max: float, transform: Transform, dtype: DTypeLike
-) -> Float[Array, " H"]:
-    """Step sizes that are equally likely at every scale, before their transform."""
-    log_step = log_uniform_step(rngs.params(), (H,), dt_min, dt_max, dtype=dtype)
-    return log_step if transform == "exp" else jnp.log(jnp.expm1(jnp.exp(log_step)))
 
 
 def _log_bilinear(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:
