@@ -39,11 +39,8 @@ def get_recipe(task: str, model: str, preset: str) -> Config:
     pick("task", task, TASKS)
     pick("model", model, MODELS)
     pick("preset", preset, PRESETS)
-    return pick(
-        "recipe",
-        f"{task}, {model}, {preset}",
-        {", ".join(key): config for key, config in RECIPES.items()},
-    )
+    presets = {key[2]: config for key, config in RECIPES.items() if key[:2] == (task, model)}
+    return pick(f"preset of {model} for {task}:", preset, presets)
 
 
 def describe_changes(config: Config) -> str:
