@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -14,7 +15,7 @@ from experiments.data import eval_batches, on_device
 from experiments.errors import RunError, blaming_options
 from experiments.optim import group_labels, make_optimizer
 from experiments.steps import Leaves, Steps, make_steps
-from experiments.tasks import Split, Task, get_task
+from experiments.tasks import HERE, Files, Split, Task, get_task
 
 
 class Setup(NamedTuple):
@@ -28,13 +29,20 @@ class Setup(NamedTuple):
     """The optimiser group of every parameter."""
 
 
-def prepare(config: Config, mesh: Mesh, model: nnx.Module | None = None) -> Setup:
+def prepare(
+    config: Config,
+    mesh: Mesh,
+    model: nnx.Module | None = None,
+    *,
+    files: Files = HERE,
+) -> Setup:
     """Builds task, model, optimiser and steps.
 
     Args:
         config: the run.
         mesh: devices.
         model: a trained model; by default a new one, from the run's seed.
+        files: where data sets lie.
 
     Returns:
         All that is needed to train or evaluate.
@@ -43,7 +51,7 @@ def prepare(config: Config, mesh: Mesh, model: nnx.Module | None = None) -> Setu
         UsageError: if the options contradict each other.
     """
     with blaming_options():
-        task = get_task(config.task)(config.data)
+        task = get_task(config.task)(config.data, files)
         model = model or config.model.build(task, rngs=nnx.Rngs(config.seed))
         labels = group_labels(model, config.optim)
         task.source("train", seed=config.seed)[0]  # fails now if no example can be had
@@ -77,16 +85,17 @@ def evaluate(
     """
     config = setup.config
     dataset = eval_batches(setup.task, split, seed=config.seed, batch_size=config.train.batch_size)
-    sums: dict[str, float] = {}
+    sums: dict[str, np.ndarray] = {}
     computing = None
     for batch in itertools.chain(on_device(dataset, setup.mesh), [None]):
         between()
         finished, computing = computing, batch and setup.steps.evaluate(leaves, batch)
         for name, value in jax.device_get(finished or {}).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    means = {name: sums[name] / sums["examples"] for name in setup.task.measures}
-    if not all(map(math.isfinite, means.values())):
+            sums[name] = sums.get(name, 0.0) + np.asarray(value, np.float64)
+    examples = sums.pop("examples")
+    measures = setup.task.report({name: total / examples for name, total in sums.items()})
+    if not all(map(math.isfinite, measures.values())):
         raise RunError(
-            f"Not every {split} measure is finite: {means}. A lower --optim.lr may help."
+            f"Not every {split} measure is finite: {measures}. A lower --optim.lr may help."
         )
-    return means
+    return measures

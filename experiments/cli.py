@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import jax
@@ -13,7 +14,7 @@ from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.errors import UsageError, blaming_options, nearest
 from experiments.models import MODELS, ModelOptions
 from experiments.recipes import PRESETS, get_recipe
-from experiments.tasks import TASKS, DataOptions, Split
+from experiments.tasks import DATA_DIR, TASKS, DataOptions, Files, Split
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
@@ -24,7 +25,21 @@ HELP = ("-h", "--help")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Selection:
+class FileFlags:
+    """Where data sets lie."""
+
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = DATA_DIR
+    """Folder of the data sets, in the layout of tensorflow-datasets."""
+    download: Switch = False
+    """Fetch a missing data set from its publisher."""
+
+    def files(self) -> Files:
+        """As tasks take it."""
+        return Files(self.data_dir.expanduser(), self.download)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection(FileFlags):
     """The flags that decide which other flags there are."""
 
     task: Name = None

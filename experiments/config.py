@@ -19,7 +19,10 @@ from experiments.errors import (
 from experiments.models import MODELS, ModelOptions
 from experiments.tasks import DataOptions, get_task
 
-OptConfig = Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay"]
+OptConfig = Literal[
+    "standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "slow_C", "slow_h_decay"
+]
+Group = Literal["regular", "no_decay", "ssm", "ssm_decay", "frozen"]
 Section = TypeVar("Section")
 
 
@@ -30,17 +33,19 @@ class OptimOptions:
     lr: float = 1e-3
     """Peak learning rate."""
     ssm_lr: float = 1e-3
-    """Peak learning rate of the group "ssm"."""
+    """Peak learning rate of the groups "ssm" and "ssm_decay"."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of the group "regular", times the learning rate."""
+    """Decoupled weight decay, times the learning rate, of the groups "regular" and "ssm_decay"."""
     schedule: Literal["cosine", "s5_cosine", "constant"] = "cosine"
     """After the warm-up; s5_cosine is the published S5's, at zero in the last warm-up's worth."""
     warmup_steps: int = 0
     """Linear warm-up [steps]."""
     opt_config: OptConfig = "standard"
-    """Groups as in the published S5: which of B and C decay, and at which rate they learn."""
-    dt_global: bool = False
-    """The step sizes learn as the group "regular" does."""
+    """Which of B, C, D and h decay, and at which rate they learn; the first four are S5's names."""
+    dt_group: Group = "ssm"
+    """How the step sizes learn."""
+    decay_all: bool = True
+    """Biases, norms and embeddings decay, too, as with the published S5; with S4 they do not."""
 
     def __post_init__(self) -> None:
         check_positive(self, lr=self.lr, ssm_lr=self.ssm_lr)

@@ -45,23 +45,22 @@ class _Batches:
         start = position * self._size
         indices = self._epoch_order(epoch)[start : start + self._size]
         with blaming_options():
-            examples = [self.source[i] for i in indices.tolist()]
-        columns = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-        return {**columns, "index": indices.astype(np.int32)}
+            columns = self.source.batch(indices, epoch=epoch)
+        epochs = np.full(len(indices), epoch, np.int32)
+        return {**columns, "index": indices.astype(np.int32), "epoch": epochs}
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         n = len(self.source)
-        return (
-            np.random.default_rng((self._seed, epoch)).permutation(n)
-            if self._shuffled
-            else np.arange(n)
-        )
+        if not self._shuffled or self.source.ordered:
+            return np.arange(n)
+        return np.random.default_rng((self._seed, epoch)).permutation(n)
 
 
 def train_batches(task: Task, *, seed: int, batch_size: int) -> grain.MapDataset:
     """An endless dataset whose element ``k`` is the batch of step ``k``.
 
-    Every epoch has another order; the ragged rest of an epoch is dropped.
+    Every epoch has another order, unless the task's is its own; the ragged rest of an epoch is
+    dropped.
     """
     return grain.MapDataset.source(_Batches(task, "train", seed=seed, size=batch_size))
 
@@ -126,8 +125,9 @@ def sample(task: Task, split: Split, *, seed: int, n: int) -> dict[str, np.ndarr
         raise UsageError(
             f"--n must lie between 1 and {len(batches.source):,}, the size of {split}; got {n}."
         )
-    batch = batches[0]
-    return {f"{name}s" if name != "index" else "indices": value for name, value in batch.items()}
+    batch = jax.device_get(jax.jit(task.expand)(batches[0]))
+    batch["indice"] = batch.pop("index")
+    return {f"{name}s": value for name, value in batch.items() if name != "epoch"}
 
 
 def main() -> None:
@@ -139,7 +139,7 @@ def main() -> None:
         )
         raise SystemExit(0 if command in ("-h", "--help") else 2)
     flags = parse_sample(args)
-    task = get_task(str(flags.task))(flags.data)
+    task = get_task(str(flags.task))(flags.data, flags.files())
     arrays = sample(task, flags.split, seed=flags.seed, n=flags.n)
     np.savez(flags.out, allow_pickle=False, **arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())

@@ -7,16 +7,17 @@ import tyro
 
 import s5jax
 from experiments.build import evaluate, prepare
-from experiments.cli import MeshSpec
+from experiments.cli import FileFlags, MeshSpec
 from experiments.config import read_config
 from experiments.errors import UsageError, run_command
 from experiments.loop import describe
 from experiments.mesh import make_mesh
 from experiments.results import Results, read_results, write_json
+from experiments.tasks import HERE, Files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateFlags:
+class EvaluateFlags(FileFlags):
     """Evaluates the model of a finished run on its validation and test data.
 
     Example: python -m experiments.evaluate --workdir=runs/pathx-s5-smoke-seed0
@@ -30,12 +31,17 @@ class EvaluateFlags:
     """Devices that share each batch, as data=N; without it, all of them."""
 
 
-def evaluate_run(workdir: Path, mesh: str | None = None) -> Results:
+def evaluate_run(
+    workdir: Path,
+    mesh: str | None = None,
+    files: Files = HERE,
+) -> Results:
     """Evaluates the model of a finished run.
 
     Args:
         workdir: the run's folder.
         mesh: devices, as ``"data=N"``, or None for all.
+        files: where data sets lie.
 
     Returns:
         The contents of its ``results.json``, with the figures found now.
@@ -52,7 +58,7 @@ def evaluate_run(workdir: Path, mesh: str | None = None) -> Results:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     devices = make_mesh(mesh, batch_size=config.train.batch_size)
-    setup = prepare(config, devices, model)
+    setup = prepare(config, devices, model, files=files)
     figures = {
         split: evaluate(setup, setup.steps.initial, split) for split in ("validation", "test")
     }
@@ -62,7 +68,7 @@ def evaluate_run(workdir: Path, mesh: str | None = None) -> Results:
 def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
-    results = evaluate_run(flags.workdir, flags.mesh)
+    results = evaluate_run(flags.workdir, flags.mesh, flags.files())
     print(describe(results))
     same = results == read_results(flags.workdir)
     print("These are the figures in results.json." if same else "results.json has other figures.")

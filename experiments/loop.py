@@ -37,14 +37,19 @@ from experiments.plan import plan
 from experiments.plot import plot_learning_curves
 from experiments.results import Results, device_name, environment, read_results, write_json
 from experiments.steps import Leaves, Meter
-from experiments.tasks import Batch
+from experiments.tasks import HERE, Batch, Files
 
 OnNan = Literal["stop", "skip"]
 TrainStep = Callable[[Leaves, Batch], tuple[Leaves, Meter]]
 
 
 def fit(
-    config: Config, workdir: str | Path, *, mesh: Mesh | None = None, on_nan: OnNan = "stop"
+    config: Config,
+    workdir: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    on_nan: OnNan = "stop",
+    files: Files = HERE,
 ) -> Results:
     """Trains a model, or goes on where the folder's run was interrupted.
 
@@ -53,6 +58,7 @@ def fit(
         workdir: the run's folder.
         mesh: devices, by default all of them.
         on_nan: whether a non-finite loss or gradient ends the run, or only its step is left out.
+        files: where data sets lie.
 
     Returns:
         The contents of ``results.json``; those of a finished run at once.
@@ -71,7 +77,7 @@ def fit(
     mesh = mesh or make_mesh(None, batch_size=config.train.batch_size)
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        setup = prepare(config, mesh)
+        setup = prepare(config, mesh, files=files)
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", config.to_dict())
         checkpoints = stack.enter_context(
@@ -170,7 +176,7 @@ class _Run:
 
     def record(self, meter: Meter, dataset: grain.MapDataset) -> None:
         """Writes the training row of this step."""
-        means, bad = summarize(meter, self.setup.task.measures)
+        means, bad = summarize(meter, self.setup.task)
         if bad:
             self.report_bad(bad, dataset)
         rate = np.asarray(self.rate(self.step - 1)).item()
@@ -196,7 +202,8 @@ class _Run:
         values = evaluate(self.setup, self.leaves, "validation", between=self.heed_interrupts)
         self.log.write({"step": self.step, **{f"validation_{k}": v for k, v in values.items()}})
         metric, progress = self.setup.task.metric, self.checkpoints.progress
-        if progress.best is None or values[metric] > progress.best[metric]:
+        sign = 1 if self.setup.task.larger_is_better else -1
+        if progress.best is None or sign * values[metric] > sign * progress.best[metric]:
             progress.best = {"step": self.step, **values}
         text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         best = f"best {metric} {progress.best[metric]:.4f} at step {progress.best['step']:,}"

@@ -1,7 +1,6 @@
 """The record of a run: ``metrics.jsonl``, and TensorBoard events beside it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from experiments.steps import Meter
+from experiments.tasks import Task
 
 Row = dict[str, Any]
 
@@ -76,24 +76,24 @@ class BadSteps(NamedTuple):
     grad_norm: float
 
 
-def summarize(meter: Meter, measures: Sequence[str]) -> tuple[Row, BadSteps | None]:
+def summarize(meter: Meter, task: Task) -> tuple[Row, BadSteps | None]:
     """Reads a meter.
 
     Args:
         meter: what the train step returned.
-        measures: the names of the task's measures.
+        task: the task, which turns quantities into measures.
 
     Returns:
-        The means over the finite steps since the last logged one, None where there was none; and
+        The measures over the finite steps since the last logged one, None if there was none; and
         the non-finite steps, if there were any.
     """
     meter = jax.device_get(meter)
-    means = {
-        name: float(meter.totals[name] / np.float32(meter.finite)) if meter.finite else None
-        for name in (*measures, "grad_norm")
-    }
+    row: Row = dict.fromkeys((*task.measures, "grad_norm"))
+    if meter.finite:
+        means = {name: total / np.float32(meter.finite) for name, total in meter.totals.items()}
+        row = {**task.report(means), "grad_norm": float(means["grad_norm"])}
     first = {name: value.item() for name, value in meter.first_bad.items()}
-    return means, BadSteps(int(meter.bad), **first) if meter.bad else None
+    return row, BadSteps(int(meter.bad), **first) if meter.bad else None
 
 
 def _line(row: Row) -> str:

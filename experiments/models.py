@@ -7,7 +7,14 @@ from flax import nnx
 
 import s5jax
 from experiments.errors import check_positive, check_share
-from experiments.tasks import Task
+from experiments.tasks import Head, Task
+
+HEADS: dict[Head, type[s5jax.SequenceBackbone]] = {
+    "classify": s5jax.SequenceClassifier,
+    "match": s5jax.DocumentMatcher,
+    "label": s5jax.SequenceLabeler,
+    "language": s5jax.LanguageModel,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,18 +42,27 @@ class ModelOptions:
     """Nonlinearity after the layer; "glu" is S4's, "gelu_linear" DLR's, the others S5's."""
     dropout: float = 0.0
     """Share of features dropped in training."""
-    tie_dropout: bool = True
-    """Drop a feature at all time steps at once."""
+    tie_dropout: Literal["all", "residual", "none"] = "all"
+    """Which drops take a feature at all time steps at once: S5's, SGConv's last, or none."""
+    layer_dropout: bool = False
+    """Drop single entries of the layer's output, too, as the current S4 does."""
     final_norm: bool = False
     """Normalise once more after the last block."""
     pooling: Literal["mean", "last"] = "mean"
     """How the sequence becomes one vector."""
     bidirectional: bool = True
     """Read the sequence in both directions."""
+    token_encoder: Literal["embedding", "one_hot"] = "embedding"
+    """How tokens enter: S4's table, or S5's dense map of one-hot vectors."""
+    embedding_std: float = 1.0
+    """Standard deviation of the first embedding, as PyTorch has it."""
+    mask_padding: bool = True
+    """Leave padding out everywhere; if not, from pooling only, as the published S5."""
 
     def __post_init__(self) -> None:
         sizes = {"n_layers": self.n_layers, "d_model": self.d_model}
         check_positive(self, **sizes, norm_epsilon=self.norm_epsilon)
+        check_positive(self, embedding_std=self.embedding_std)
         check_share(self, dropout=self.dropout, norm_momentum=self.norm_momentum)
 
     def layer_options(self, task: Task) -> dict[str, Any]:
@@ -61,25 +77,39 @@ class ModelOptions:
 
     def build(self, task: Task, *, rngs: nnx.Rngs) -> nnx.Module:
         """The model for a task, with fresh parameters."""
-        return s5jax.SequenceClassifier(
+        if task.causal and self.bidirectional:
+            raise ValueError(
+                f"{type(self).__name__}: `bidirectional` must be False, as the task forbids to "
+                "look ahead; set --model.bidirectional=False."
+            )
+        model, options = HEADS[task.head], self.head_options(task)
+        return model(
             self.layer,
             d_input=task.d_input,
-            d_output=task.d_output,
             d_model=self.d_model,
             n_layers=self.n_layers,
             layer_options=self.layer_options(task),
-            encoder=task.encoder,
+            encoder="linear" if task.encoder == "linear" else self.token_encoder,
+            embedding_std=self.embedding_std,
             norm=self.norm,
             prenorm=self.prenorm,
             norm_momentum=self.norm_momentum,
             norm_epsilon=self.norm_epsilon,
             activation=self.activation,
             dropout=self.dropout,
-            tie_dropout=self.tie_dropout,
+            tie_dropout={"all": True, "residual": "residual", "none": False}[self.tie_dropout],
+            layer_dropout=self.layer_dropout,
             final_norm=self.final_norm,
-            pooling=self.pooling,
             rngs=rngs,
+            **options,
         )
+
+    def head_options(self, task: Task) -> dict[str, Any]:
+        """The arguments of the head that the task asks for."""
+        if task.head in ("classify", "match"):
+            pool = {"pooling": self.pooling, "mask_padding": self.mask_padding}
+            return {"d_output": task.d_output, **pool}
+        return {"d_output": task.d_output} if task.head == "label" else {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,16 @@ OVERRIDES: dict[str, dict[str, str]] = {
     "BandCdecay": {"B": "ssm_decay"},
     "BfastandCdecay": {"B": "regular"},
     "noBCdecay": {"C": "ssm", "D": "ssm"},
+    "slow_C": {"C": "ssm_decay"},
+    "slow_h_decay": {"h": "ssm_decay"},
 }
-"""What each ``opt_config`` of the published S5 changes in the groups that a model declares."""
+"""What each ``opt_config`` changes in the groups that a model declares.
+
+The first four are those of the published S5. ``slow_C`` is the current S4's, where it gives one
+learning rate for all of a layer; ``slow_h_decay`` is HOPE's with a weight decay.
+"""
+STEP_SIZES = ("log_step", "raw_step")
+UNDECAYED = ("bias", "scale", "embedding")
 
 
 def cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
@@ -90,17 +98,19 @@ def group_labels(model: nnx.Module, options: OptimOptions) -> Any:
 
     Args:
         model: a model that declares its groups.
-        options: ``opt_config`` and ``dt_global`` change the declaration.
+        options: ``opt_config``, ``dt_group`` and ``decay_all`` change the declaration.
 
     Returns:
         Nested dictionaries like the model's parameters, with the name of a group at each leaf.
 
     Raises:
-        ValueError: if an option names a parameter that the model does not have.
+        ValueError: if ``opt_config`` names a parameter that the model does not have.
     """
     overrides = dict(OVERRIDES[options.opt_config])
-    if options.dt_global:
-        overrides["log_step"] = "regular"
+    names = {path[-1] for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    overrides |= {name: options.dt_group for name in STEP_SIZES if name in names}
+    if not options.decay_all:
+        overrides |= {name: "no_decay" for name in UNDECAYED if name in names}
     return s5jax.param_labels(model, overrides)
 
 
@@ -111,8 +121,10 @@ def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:
     group       rate     weight decay
     ==========  =======  ====================
     regular     lr       weight_decay
+    no_decay    lr       none
     ssm         ssm_lr   none
     ssm_decay   ssm_lr   weight_decay
+    frozen      0
     ==========  =======  ====================
 
     Args:
@@ -127,7 +139,9 @@ def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:
     decay = config.optim.weight_decay
     groups: dict[Hashable, optax.GradientTransformation] = {
         "regular": optax.adamw(rate, weight_decay=decay),
+        "no_decay": optax.adam(rate),
         "ssm": optax.adam(ssm_rate),
         "ssm_decay": optax.adamw(ssm_rate, weight_decay=decay),
+        "frozen": optax.set_to_zero(),
     }
     return optax.multi_transform(groups, labels)

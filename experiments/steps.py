@@ -7,7 +7,7 @@ changes neither parameters nor optimiser: the meter records it, and the loop jud
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ class Meter(NamedTuple):
     """What happened since the last logged step."""
 
     totals: Measures
-    """Sums of the measures over the finite steps."""
+    """Sums of the quantities' means over the finite steps."""
     finite: jax.Array
     """Number of finite steps."""
     bad: jax.Array
@@ -59,7 +59,7 @@ class Steps:
         names: a path such as ``params/head/kernel`` for each array of the state.
         treedef: rebuilds a :class:`TrainState` from the flat list.
         train: ``(leaves, batch) -> (leaves, meter)``; donates ``leaves``.
-        evaluate: ``(leaves, batch) -> sums over the batch's examples``.
+        evaluate: ``(leaves, batch) -> sums of the quantities over the batch's examples``.
     """
 
     graph: nnx.GraphDef
@@ -102,7 +102,7 @@ def make_steps(
     model.train()
     train_graph, params, stats = nnx.split(model, nnx.Param, ...)
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-    meter = _empty_meter(task.measures)
+    meter = _empty_meter(task.quantities)
     state = TrainState(jnp.int32(0), params, stats, optimizer.init(params), meter)
     paths, treedef = jax.tree.flatten_with_path(state)
     jit = functools.partial(jax.jit, out_shardings=replicated(mesh))
@@ -134,12 +134,13 @@ def _train_step(
     log_every: int,
 ) -> Callable[[TrainState, Batch], TrainState]:
     def train_step(state: TrainState, batch: Batch) -> TrainState:
+        batch = task.expand(batch)
         dropout = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Measures, Any]]:
             model = nnx.merge(graph, params, state.stats)
             outputs = model(**task.inputs(batch), rngs=nnx.Rngs(dropout=dropout))
-            means = jax.tree.map(jnp.mean, task.measure(outputs, batch))
+            means = {name: x.mean(0) for name, x in task.measure(outputs, batch).items()}
             stats = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             return means["loss"], (means, stats)
 
@@ -153,7 +154,7 @@ def _train_step(
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         start = jax.tree.map(
             lambda empty, value: jnp.where(state.step % log_every == 0, empty, value),
-            _empty_meter(task.measures),
+            _empty_meter(task.quantities),
             state.meter,
         )
         meter = _add(start, {**means, "grad_norm": grad_norm}, finite, state.step)
@@ -164,17 +165,21 @@ def _train_step(
 
 def _eval_step(graph: nnx.GraphDef, task: Task) -> Callable[[TrainState, Batch], Measures]:
     def eval_step(state: TrainState, batch: Batch) -> Measures:
+        batch = task.expand(batch)
         model = nnx.merge(graph, state.params, state.stats)
         values = task.measure(model(**task.inputs(batch)), batch)
         values["examples"] = jnp.ones_like(values["loss"])
-        return {name: jnp.sum(value, where=batch["mask"]) for name, value in values.items()}
+        return {
+            name: jnp.sum(value, axis=0, where=batch["mask"].reshape(-1, *[1] * (value.ndim - 1)))
+            for name, value in values.items()
+        }
 
     return eval_step
 
 
-def _empty_meter(measures: Sequence[str]) -> Meter:
+def _empty_meter(quantities: Mapping[str, tuple[int, ...]]) -> Meter:
     return Meter(
-        totals={name: jnp.float32(0) for name in (*measures, "grad_norm")},
+        totals={name: jnp.zeros(s) for name, s in [*quantities.items(), ("grad_norm", ())]},
         finite=jnp.int32(0),
         bad=jnp.int32(0),
         first_bad={

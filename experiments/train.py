@@ -24,7 +24,7 @@ def main() -> None:
     device = jax.default_backend()
     why = f" (preset for {device}, as --preset is not given)" if flags.preset is None else ""
     print(f"Run {name}{why} in {workdir}\n{describe_changes(config)}", flush=True)
-    fit(config, workdir, mesh=mesh, on_nan=flags.on_nan)
+    fit(config, workdir, mesh=mesh, on_nan=flags.on_nan, files=flags.files())
 
 
 if __name__ == "__main__":

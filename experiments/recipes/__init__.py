@@ -6,6 +6,7 @@ from experiments.config import Config, differences
 from experiments.errors import pick
 from experiments.models import MODELS
 from experiments.recipes import paths
+from experiments.recipes._recipe import Recipe
 from experiments.tasks import TASKS
 
 PRESETS = {
@@ -13,8 +14,9 @@ PRESETS = {
     "cpu": "smaller and easier: ten minutes on two cores",
     "smoke": "20 steps of a tiny model: does everything work?",
 }
-RECIPES: dict[tuple[str, str, str], Config] = {
-    (config.task, config.model.name, config.preset): config for config in paths.ROWS
+FAMILIES = (paths,)
+RECIPES: dict[tuple[str, str, str], Recipe] = {
+    recipe.key: recipe for family in FAMILIES for recipe in family.ROWS
 }
 
 
@@ -39,15 +41,18 @@ def get_recipe(task: str, model: str, preset: str) -> Config:
     pick("task", task, TASKS)
     pick("model", model, MODELS)
     pick("preset", preset, PRESETS)
-    presets = {key[2]: config for key, config in RECIPES.items() if key[:2] == (task, model)}
+    presets = {key[2]: row.config for key, row in RECIPES.items() if key[:2] == (task, model)}
     return pick(f"preset of {model} for {task}:", preset, presets)
 
 
 def describe_changes(config: Config) -> str:
-    """One line: what a configuration changed against the paper's recipe."""
-    paper = RECIPES.get((config.task, config.model.name, "paper"))
-    if paper is None:
-        return f"No published recipe of {config.model.name} for {config.task} is in the library."
-    changed = differences(paper, dataclasses.replace(config, preset="paper", seed=paper.seed))
+    """Where the recipe of a task and model comes from, and what a configuration changed in it."""
+    row = RECIPES[config.task, config.model.name, "paper"]
+    same = dataclasses.replace(config, preset="paper", seed=row.config.seed)
+    changed = differences(row.config, same)
     changes = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
-    return f"Changed against the paper: {changes or 'nothing'}."
+    figure = "" if row.published is None else f"; published: {row.published:g}"
+    return (
+        f"Recipe of the paper: {row.source}{figure}.\n"
+        f"Changed against the paper: {changes or 'nothing'}."
+    )

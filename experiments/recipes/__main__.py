@@ -1,29 +1,72 @@
 """``python -m experiments.recipes``: lists the recipes."""
 
+import dataclasses
+import json
+
+import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.recipes import RECIPES
+from experiments.errors import run_command
+from experiments.recipes import RECIPES, Recipe
 from experiments.tasks import TASKS
+
+FIGURES = (
+    *("task", "model", "preset", "length", "layers", "width", "batch", "steps", "lr"),
+    *("published", "source"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListFlags:
+    """Lists the recipes: a task, a model, and where the settings come from."""
+
+    task: str | None = None
+    """Only those of this task."""
+    model: str | None = None
+    """Only those of this model."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """As JSON, one object a line."""
+
+
+def figures(recipe: Recipe) -> dict[str, object]:
+    """The row of a recipe."""
+    config = recipe.config
+    values = (
+        *recipe.key,
+        TASKS[config.task](config.data).length,
+        config.model.n_layers,
+        config.model.d_model,
+        config.train.batch_size,
+        config.train.steps,
+        config.optim.lr,
+        recipe.published,
+        recipe.source,
+    )
+    return dict(zip(FIGURES, values, strict=True))
 
 
 def main() -> None:
     """Prints a table with a row for each recipe."""
-    columns = ("task", "model", "preset", "length", "layers", "width", "batch", "steps", "lr")
-    table = Table(*columns)
-    for (task, model, preset), config in RECIPES.items():
-        length = TASKS[task](config.data).length
-        figures = (
-            f"{length:,}",
-            config.model.n_layers,
-            config.model.d_model,
-            config.train.batch_size,
-            f"{config.train.steps:,}",
-            config.optim.lr,
-        )
-        table.add_row(task, model, preset, *map(str, figures))
-    Console().print(table)
+    flags = tyro.cli(ListFlags, prog="python -m experiments.recipes")
+    rows = [
+        figures(recipe)
+        for (task, model, _), recipe in RECIPES.items()
+        if flags.task in (None, task) and flags.model in (None, model)
+    ]
+    if flags.json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    table = Table(*FIGURES, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in FIGURES))
+    Console(width=200).print(table)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

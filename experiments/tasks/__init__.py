@@ -1,8 +1,13 @@
 """The tasks by name."""
 
 from experiments.errors import pick
+from experiments.tasks._task import DATA_DIR as DATA_DIR
+from experiments.tasks._task import HERE as HERE
+from experiments.tasks._task import ArraySource as ArraySource
 from experiments.tasks._task import Batch as Batch
 from experiments.tasks._task import DataOptions as DataOptions
+from experiments.tasks._task import Files as Files
+from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task

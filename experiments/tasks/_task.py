@@ -2,8 +2,11 @@
 
 import abc
 import dataclasses
+import functools
+import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +16,82 @@ import optax
 from experiments.errors import check_positive, pick
 
 Split = Literal["train", "validation", "test"]
+Head = Literal["classify", "match", "label", "language"]
 Batch = Mapping[str, Any]
+DATA_DIR = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
-class Source(Protocol):
-    """Random access to the examples of one split; safe to read from many threads."""
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Where data sets lie on this machine; no number of a run depends on it.
 
-    def __len__(self) -> int: ...
+    Attributes:
+        data_dir: folder of the data sets.
+        download: whether what is missing may be fetched from its publisher.
+    """
 
-    def __getitem__(self, index: int, /) -> Mapping[str, np.ndarray | np.generic]: ...
+    data_dir: Path = DATA_DIR
+    download: bool = False
+
+
+HERE = Files()
+
+
+class Source(abc.ABC):
+    """Random access to the examples of one split; safe to read from many threads.
+
+    Names of columns are singular: ``image``, ``label``. Every batch also gets the columns ``index``
+    and ``epoch``, int32, from the input pipeline.
+    """
+
+    ordered: ClassVar[bool] = False
+    """Whether training takes the examples in their own order, not in a new one each epoch."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int, /) -> Mapping[str, np.ndarray | np.generic]:
+        """One example."""
+
+    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
+        """Several examples, stacked along a new first axis.
+
+        Args:
+            indices: which examples, integers of shape ``(B,)``.
+            epoch: how often the run has gone through the split; for sources that draw anew.
+        """
+        del epoch
+        examples = [self[i] for i in indices.tolist()]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+class ArraySource(Source):
+    """Examples that are rows of arrays in memory.
+
+    Args:
+        **columns: arrays with one row an example.
+
+    Example:
+        >>> source = ArraySource(x=np.arange(6).reshape(3, 2), label=np.arange(3))
+        >>> source.batch(np.array([2, 0]), epoch=0)["x"].tolist()
+        [[4, 5], [0, 1]]
+    """
+
+    def __init__(self, **columns: np.ndarray) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: column[index] for name, column in self.columns.items()}
+
+    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
+        """Rows of the arrays."""
+        del epoch
+        return {name: column[indices] for name, column in self.columns.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,16 +118,28 @@ class DataOptions:
 class Task(abc.ABC):
     """Where data come from, how a batch enters the model, and what is measured.
 
-    ``inputs`` and ``measure`` run on the device, inside the jitted step; ``source`` runs on the
-    host, in the threads of the input pipeline.
+    ``source`` runs on the host, in the threads of the input pipeline; ``expand``, ``inputs`` and
+    ``measure`` run on the device, inside the jitted step; ``report`` runs on the host again.
+
+    Args:
+        options: options of the class ``options_type``.
+        files: where data sets lie.
     """
 
     options_type: ClassVar[type[DataOptions]]
-    encoder: ClassVar[Literal["linear", "embedding"]] = "linear"
+    head: ClassVar[Head] = "classify"
+    """What the model puts out: one vector a sequence, one of two sequences, one a step, or the
+    logits of the next token."""
+    encoder: ClassVar[Literal["linear", "tokens"]] = "linear"
+    """Whether input steps are vectors or integers."""
+    causal: ClassVar[bool] = False
+    """Whether outputs must not depend on later inputs."""
     measures: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
-    """The names of the measures."""
+    """The names of what is reported."""
     metric: ClassVar[str] = "accuracy"
-    """The measure by which the best checkpoint is chosen; larger is better."""
+    """The measure by which the best checkpoint is chosen."""
+    larger_is_better: ClassVar[bool] = True
+    """Of the metric."""
 
     d_input: int
     """Features of an input step, or the size of the vocabulary."""
@@ -66,13 +148,21 @@ class Task(abc.ABC):
     length: int
     """The longest sequence [steps]."""
 
-    @abc.abstractmethod
-    def __init__(self, options: Any) -> None:
-        """Takes options of the class ``options_type``."""
+    def __init__(self, options: Any, files: Files = HERE) -> None:
+        self.options, self.files = options, files
 
     @abc.abstractmethod
     def source(self, split: Split, *, seed: int) -> Source:
         """The examples of a split; example ``i`` is a pure function of (seed, split, i)."""
+
+    @property
+    def quantities(self) -> dict[str, tuple[int, ...]]:
+        """What ``measure`` returns: the shape of each quantity, without the axis of examples."""
+        return dict.fromkeys(self.measures, ())
+
+    def expand(self, batch: Batch) -> Batch:
+        """What the device makes of a batch first: for tasks that draw their data there."""
+        return batch
 
     @abc.abstractmethod
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
@@ -80,7 +170,14 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """The measures, one value an example; ``loss`` is minimised."""
+        """Quantities with one entry an example, axis 0; the mean of ``loss`` is minimised.
+
+        In evaluation ``batch["mask"]`` is False for repeated examples that only fill the batch.
+        """
+
+    def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The ``measures``, from the means of all quantities over the examples."""
+        return {name: float(means[name]) for name in self.measures}
 
 
 def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
@@ -98,3 +195,30 @@ def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, ja
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     accuracy = jnp.argmax(logits, axis=-1) == labels
     return {"loss": loss.astype(jnp.float32), "accuracy": accuracy.astype(jnp.float32)}
+
+
+@functools.lru_cache(maxsize=4)
+def published_order(n: int, seed: int = 42) -> np.ndarray:
+    """The permutation of ``torch.randperm(n)`` under ``torch.manual_seed(seed)``.
+
+    The loaders of S4, S5, SGConv and HOPE split with it: the first part is for training, the rest
+    for validation.
+
+    Args:
+        n: number of examples.
+        seed: seed of the Mersenne Twister.
+
+    Returns:
+        Integers of shape ``(n,)``.
+
+    Example:
+        >>> published_order(10).tolist()
+        [2, 6, 1, 8, 4, 5, 0, 9, 3, 7]
+    """
+    bits = np.random.MT19937()
+    bits._legacy_seeding(seed)
+    draws = bits.random_raw(n - 1).astype(np.int64) % np.arange(n, 1, -1)
+    order = np.arange(n)
+    for i, draw in enumerate(draws.tolist()):
+        order[i], order[i + draw] = order[i + draw], order[i]
+    return order

@@ -27,6 +27,7 @@ from experiments.errors import check_not_negative, check_positive, pick
 from experiments.tasks._pathfinder_core import PAIR_ATTEMPTS, Tables, draw_scene, margin_index
 from experiments.tasks._pathfinder_render import Ink, render_scene
 from experiments.tasks._pathfinder_tables import build_tables, disc_reach
+from experiments.tasks._task import Source
 
 _STREAMS = {"train": 0, "validation": 2, "test": 4}  # the odd ones order the margins
 
@@ -196,7 +197,7 @@ class Scene(NamedTuple):
     attempts: np.ndarray
 
 
-class PathfinderSource:
+class PathfinderSource(Source):
     """Random access to the examples of one split, safe to read from many threads.
 
     Args:

@@ -8,7 +8,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from experiments.tasks._task import Batch, DataOptions, Source, Split, Task, measure_classification
+from experiments.tasks._task import (
+    HERE,
+    Batch,
+    DataOptions,
+    Files,
+    Source,
+    Split,
+    Task,
+    measure_classification,
+)
 from experiments.tasks.pathfinder import PathfinderOptions, PathfinderSource
 
 
@@ -22,6 +31,8 @@ class PathsOptions(DataOptions, PathfinderOptions):
     """Validation examples, by which the best checkpoint is chosen."""
     n_test: int = 20_000
     """Test examples, used once, at the end."""
+    centred: bool = True
+    """Pixels from -1 to 1; if not, from 0 to 1, as in the current S4."""
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
@@ -35,8 +46,8 @@ class Paths(Task):
     d_input = 1
     d_output = 2
 
-    def __init__(self, options: PathsOptions) -> None:
-        self.options = options
+    def __init__(self, options: PathsOptions, files: Files = HERE) -> None:
+        super().__init__(options, files)
         self.length = options.size**2
 
     def source(self, split: Split, *, seed: int) -> Source:
@@ -47,7 +58,8 @@ class Paths(Task):
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Bytes to [-1, 1], flattened row by row: ``u`` of shape ``(B, size * size, 1)``."""
         x = batch["image"].astype(jnp.float32) / 255
-        return {"u": ((x - 0.5) / 0.5).reshape(x.shape[0], self.length, self.d_input)}
+        x = (x - 0.5) / 0.5 if self.options.centred else x
+        return {"u": x.reshape(x.shape[0], self.length, self.d_input)}
 
     def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Cross entropy and accuracy."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -14,7 +15,7 @@ from s5jax.nn._block import Activation, ResidualBlock, TieDropout
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
-Encoder = Literal["linear", "embedding"]
+Encoder = Literal["linear", "embedding", "one_hot"]
 Pooling = Literal["mean", "last"]
 
 
@@ -33,8 +34,11 @@ class SequenceBackbone(nnx.Module):
         d_model: number of features H of the blocks.
         n_layers: number of blocks.
         layer_options: further arguments of ``layer``.
-        encoder: ``"linear"`` for real inputs ``(*batch, L, d_input)``, ``"embedding"`` for integer
-            ones ``(*batch, L)``.
+        encoder: ``"linear"`` for real inputs ``(*batch, L, d_input)``; ``"embedding"`` for integer
+            ones ``(*batch, L)``, and ``"one_hot"`` for a linear map of their one-hot vectors, as S5
+            has it.
+        embedding_std: standard deviation of the first embedding; PyTorch's is 1, by default Flax's
+            ``d_model ** -0.5``.
         final_norm: a norm after the last block, as S4's models with ``prenorm`` have; S5's do not.
         norm: as the following, an argument of `ResidualBlock`.
         prenorm: see `ResidualBlock`.
@@ -72,6 +76,7 @@ class SequenceBackbone(nnx.Module):
         n_layers: int,
         layer_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
         encoder: Encoder = "linear",
+        embedding_std: float | None = None,
         final_norm: bool = False,
         norm: Norm = "batch",
         prenorm: bool = True,
@@ -90,7 +95,7 @@ class SequenceBackbone(nnx.Module):
         check_choice(name, "encoder", encoder, get_args(Encoder))
         self.d_input, self.d_model, self.n_layers = d_input, d_model, n_layers
         self.layer, self.layer_options = layer, tuple(dict(layer_options).items())
-        self.encoder, self.final_norm = encoder, final_norm
+        self.encoder, self.embedding_std, self.final_norm = encoder, embedding_std, final_norm
         self.norm, self.prenorm = norm, prenorm
         self.norm_momentum, self.norm_epsilon = norm_momentum, norm_epsilon
         self.activation, self.dropout = activation, dropout
@@ -98,8 +103,13 @@ class SequenceBackbone(nnx.Module):
         self.dtype, self.param_dtype = dtype, param_dtype
 
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        encode = nnx.Linear if encoder == "linear" else nnx.Embed
-        self.encode = encode(d_input, d_model, rngs=rngs, **dtypes)
+        std = d_model**-0.5 if embedding_std is None else embedding_std
+        init = nnx.initializers.normal(std)
+        self.encode = (
+            nnx.Embed(d_input, d_model, embedding_init=init, rngs=rngs, **dtypes)
+            if encoder == "embedding"
+            else nnx.Linear(d_input, d_model, rngs=rngs, **dtypes)
+        )
         self.blocks = nnx.List(
             ResidualBlock(
                 layer(d_model=d_model, rngs=rngs, **dtypes, **dict(layer_options)),
@@ -136,7 +146,7 @@ class SequenceBackbone(nnx.Module):
         evaluation mode (``model.eval()``) if the norm is a batch norm.
         """
         valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
-        x = self.encode(u if valid is None else select(valid, u, 0))
+        x = self._encode(u if valid is None else select(valid, u, 0))
         states = []
         for i, block in enumerate(self.blocks):
             x = block(
@@ -163,7 +173,7 @@ class SequenceBackbone(nnx.Module):
     ) -> tuple[Any, PyTree[Array]]:
         """One time step, in evaluation mode; as in a layer."""
         self._check_input(u, 1)
-        x = self.encode(u)
+        x = self._encode(u)
         states = []
         for block, block_state in zip(self.blocks, state, strict=True):
             x, new_state = block.step(x, block_state, dt)
@@ -177,9 +187,14 @@ class SequenceBackbone(nnx.Module):
         """The states of all blocks before the first step."""
         return tuple(block.init_state(batch_shape) for block in self.blocks)
 
+    def _encode(self, u: Array) -> Array:
+        if self.encoder != "one_hot":
+            return self.encode(u)
+        return self.encode(jax.nn.one_hot(u, self.d_input, dtype=self.dtype or self.param_dtype))
+
     def _check_input(self, u: Array, n_axes: int) -> tuple[int, ...]:
         """Returns the shape of the features that ``u`` stands for: one token is one of them."""
-        tokens = self.encoder == "embedding"
+        tokens = self.encoder != "linear"
         shape = (*u.shape, self.d_input) if tokens else u.shape
         kind = jnp.integer if tokens else jnp.floating
         fits = len(shape) >= n_axes and shape[-1] == self.d_input and shape[-n_axes] >= 1
@@ -211,6 +226,8 @@ class SequenceClassifier(SequenceBackbone):
         layer: class of the layers, for example `S5`.
         d_output: number of classes.
         pooling: ``"mean"`` over time, or ``"last"`` step; both leave padding out.
+        mask_padding: if False, only the pooling knows ``lengths``, as in the published S5: norms
+            and the backward direction see what pads the sequences. No state then.
         rngs: source of the key ``params``.
         **backbone: the other arguments of `SequenceBackbone`.
 
@@ -239,10 +256,12 @@ class SequenceClassifier(SequenceBackbone):
         *,
         d_output: int,
         pooling: Pooling = "mean",
+        mask_padding: bool = True,
         rngs: nnx.Rngs,
         **backbone: Any,
     ) -> None:
         super().__init__(layer, rngs=rngs, **backbone)
+        self.mask_padding = mask_padding
         check_positive("SequenceClassifier", d_output=d_output)
         check_choice("SequenceClassifier", "pooling", pooling, get_args(Pooling))
         self.d_output, self.pooling = d_output, pooling
@@ -265,16 +284,24 @@ class SequenceClassifier(SequenceBackbone):
 
         Segments that ``resets`` separate are pooled together.
         """
+        if not self.mask_padding and (return_state or state is not None):
+            raise ValueError(
+                f"{type(self).__name__}: a state needs `mask_padding=True`, as it would depend on "
+                "the padding; build the model with it, or call it without a state."
+            )
         x = super().__call__(
             u,
             state=None if state is None else state.blocks,
-            lengths=lengths,
+            lengths=lengths if self.mask_padding else None,
             resets=resets,
             dt=dt,
             return_state=return_state,
             rngs=rngs,
         )
         x, blocks = x if return_state else (x, None)
+        if not self.mask_padding:
+            valid = valid_steps(type(self).__name__, lengths, x.shape)
+            x = x if valid is None else select(valid, x, 0)
         if state is None:
             state = self._empty_pool(x.shape[:-2])
         pooled, count = self._pool(x, lengths, state)

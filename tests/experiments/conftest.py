@@ -8,7 +8,7 @@ import pytest
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.mesh import make_mesh
 from experiments.models import S5Options
-from experiments.tasks import TASKS, DataOptions, Task
+from experiments.tasks import TASKS, DataOptions, Source, Task
 from experiments.tasks._task import measure_classification
 
 
@@ -23,7 +23,7 @@ class ToyOptions(DataOptions):
     """The training example that is not finite."""
 
 
-class ToySource:
+class ToySource(Source):
     def __init__(self, options: ToyOptions, split: str, seed: int) -> None:
         self.options, self.split, self.seed = options, split, seed
 
@@ -44,9 +44,6 @@ class ToyTask(Task):
     d_input = 1
     d_output = 2
     length = 8
-
-    def __init__(self, options: ToyOptions) -> None:
-        self.options = options
 
     def source(self, split: str, *, seed: int) -> ToySource:
         return ToySource(self.options, split, seed)

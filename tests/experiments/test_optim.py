@@ -37,22 +37,22 @@ def test_s5_cosine_starts_below_its_peak_and_ends_with_an_epoch_at_zero():
 
 
 GROUPS = {
-    # opt_config, dt_global: groups of B, C, D, Lambda_re, log_step; everything else is regular.
-    ("standard", False): ("ssm", "regular", "regular", "ssm", "ssm"),
-    ("standard", True): ("ssm", "regular", "regular", "ssm", "regular"),
-    ("BandCdecay", False): ("ssm_decay", "regular", "regular", "ssm", "ssm"),
-    ("BandCdecay", True): ("ssm_decay", "regular", "regular", "ssm", "regular"),
-    ("BfastandCdecay", False): ("regular", "regular", "regular", "ssm", "ssm"),
-    ("BfastandCdecay", True): ("regular", "regular", "regular", "ssm", "regular"),
-    ("noBCdecay", False): ("ssm", "ssm", "ssm", "ssm", "ssm"),
-    ("noBCdecay", True): ("ssm", "ssm", "ssm", "ssm", "regular"),
+    # opt_config, dt_group: groups of B, C, D, Lambda_re, log_step; everything else is regular.
+    ("standard", "ssm"): ("ssm", "regular", "regular", "ssm", "ssm"),
+    ("standard", "regular"): ("ssm", "regular", "regular", "ssm", "regular"),
+    ("BandCdecay", "ssm"): ("ssm_decay", "regular", "regular", "ssm", "ssm"),
+    ("BandCdecay", "regular"): ("ssm_decay", "regular", "regular", "ssm", "regular"),
+    ("BfastandCdecay", "ssm"): ("regular", "regular", "regular", "ssm", "ssm"),
+    ("BfastandCdecay", "regular"): ("regular", "regular", "regular", "ssm", "regular"),
+    ("noBCdecay", "ssm"): ("ssm", "ssm", "ssm", "ssm", "ssm"),
+    ("noBCdecay", "regular"): ("ssm", "ssm", "ssm", "ssm", "regular"),
 }
 
 
 @pytest.mark.parametrize(("options", "expected"), GROUPS.items())
 def test_groups_are_those_of_the_published_code(toy, options, expected):
     model = toy().model.build(_ToyShape, rngs=nnx.Rngs(0))
-    labels = group_labels(model, OptimOptions(opt_config=options[0], dt_global=options[1]))
+    labels = group_labels(model, OptimOptions(opt_config=options[0], dt_group=options[1]))
     layer = labels["blocks"][0]["layer"]
     assert tuple(layer[n] for n in ("B", "C", "D", "Lambda_re", "log_step")) == expected
     assert layer["Lambda_im"] == "ssm"
@@ -62,7 +62,7 @@ def test_groups_are_those_of_the_published_code(toy, options, expected):
 
 
 class _ToyShape:
-    d_input, d_output, encoder = 1, 2, "linear"
+    d_input, d_output, encoder, head, causal = 1, 2, "linear", "classify", False
 
 
 def test_first_update_is_adam_at_each_group_s_rate_plus_decay(toy):

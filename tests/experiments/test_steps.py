@@ -23,7 +23,7 @@ def run(config, mesh, n):
     leaves, rows = [jnp.copy(leaf) for leaf in setup.steps.initial], []
     for _, batch in zip(range(n), on_device(dataset, mesh), strict=False):
         leaves, meter = setup.steps.train(leaves, batch)
-        rows.append(summarize(meter, setup.task.measures))
+        rows.append(summarize(meter, setup.task))
     return setup, leaves, rows
 
 

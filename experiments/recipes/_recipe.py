@@ -1,0 +1,120 @@
+"""What a recipe is, and how unpublished ones are derived from the nearest published."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments.config import Config, TrainOptions
+from experiments.models import (
+    MODELS,
+    AttentionOptions,
+    DLROptions,
+    GRUOptions,
+    HOPEOptions,
+    LRUOptions,
+    ModelOptions,
+    S4DOptions,
+    S4Options,
+    S5Options,
+    SGConvOptions,
+)
+from experiments.tasks import DataOptions, get_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A configuration, and what is known about it.
+
+    Attributes:
+        config: all that decides the numbers of a run.
+        source: where its values come from, in a few words.
+        published: the published test value of the task's metric, a mean over seeds.
+        milestones: published validation values on the way, as (epoch, value).
+    """
+
+    config: Config
+    source: str
+    published: float | None = None
+    milestones: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Task, model and preset."""
+        return self.config.task, self.config.model.name, self.config.preset
+
+
+SHARED = {field.name for field in dataclasses.fields(ModelOptions)}
+DONORS = {
+    "s5": ("s4", "s4d", "dlr", "hope"),
+    "s4": ("s4d", "s5", "dlr"),
+    "s4d": ("s4", "s5", "dlr"),
+    "dlr": ("s4d", "s4", "s5"),
+    "sgconv": ("s4", "s4d", "s5", "dlr"),
+    "hope": ("s4", "s4d", "s5", "dlr"),
+    "lru": ("s5", "s4", "dlr"),
+    "attention": ("s4", "s4d", "s5", "dlr"),
+    "gru": ("s4", "s4d", "s5", "dlr"),
+}
+"""Whose published settings a model takes on a task for which it has none, the nearest first."""
+TINY: tuple[ModelOptions, ...] = (
+    S5Options(n_layers=2, d_model=8, d_state=16, n_blocks=2, dropout=0.05),
+    S4Options(n_layers=2, d_model=8, d_state=8),
+    S4DOptions(n_layers=2, d_model=8, d_state=8),
+    DLROptions(n_layers=2, d_model=8, d_state=8),
+    SGConvOptions(n_layers=2, d_model=8, kernel_dim=8),
+    HOPEOptions(n_layers=2, d_model=8, d_state=8),
+    LRUOptions(n_layers=2, d_model=8, d_state=8),
+    AttentionOptions(n_layers=2, d_model=8, n_heads=2),
+    GRUOptions(n_layers=2, d_model=8, d_state=8),
+)
+
+
+def complete(published: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """The published ``paper`` recipes of one task, and for each other model the nearest of them.
+
+    A derived recipe has the donor's data, stack and training, and the model's own defaults.
+    """
+    known = {recipe.config.model.name: recipe for recipe in published}
+    derived = []
+    for name in MODELS.keys() - known.keys():
+        donor = next((known[other] for other in DONORS[name] if other in known), published[0])
+        derived.append(nearest(donor, MODELS[name]))
+    return (*published, *sorted(derived, key=lambda recipe: recipe.key))
+
+
+def nearest(donor: Recipe, model: type[ModelOptions], **changes: Any) -> Recipe:
+    """Another model under the settings of a published recipe; ``changes`` are its own options."""
+    config = donor.config
+    stack = {name: getattr(config.model, name) for name in SHARED}
+    return Recipe(
+        config=dataclasses.replace(
+            config,
+            model=model(**{**stack, **changes}),
+            optim=dataclasses.replace(config.optim, opt_config="standard", dt_group="ssm"),
+        ),
+        source=f"not published; {config.model.name} on {config.task} is the nearest",
+    )
+
+
+def smoke(paper: Iterable[Recipe], data: DataOptions, **stack: Any) -> tuple[Recipe, ...]:
+    """For each model a tiny run that passes through every part of the system in seconds.
+
+    Args:
+        paper: the ``paper`` recipes of one task.
+        data: few and short examples; the length must be a multiple of 4.
+        **stack: options of every model, such as ``prenorm=False``.
+    """
+    tiny = {model.name: model for model in TINY}
+    recipes = []
+    for config in (recipe.config for recipe in paper):
+        causal = get_task(config.task).causal
+        model = dataclasses.replace(
+            tiny[config.model.name], bidirectional=not causal, final_norm=causal, **stack
+        )
+        train = TrainOptions(steps=20, batch_size=8, log_every=1, eval_every=10, checkpoint_every=5)
+        optim = dataclasses.replace(config.optim, warmup_steps=2, opt_config="standard")
+        config = dataclasses.replace(
+            config, preset="smoke", data=data, model=model, optim=optim, train=train
+        )
+        recipes.append(Recipe(config=config, source="this library's, to try things"))
+    return tuple(recipes)
