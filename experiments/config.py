@@ -40,6 +40,10 @@ class OptimOptions:
     """After the warm-up; s5_cosine is the published S5's, at zero in the last warm-up's worth."""
     warmup_steps: int = 0
     """Linear warm-up [steps]."""
+    period_steps: int | None = None
+    """Where the cosine reaches zero, to rise again after it; by default the run's end [steps]."""
+    by_epoch: bool = False
+    """The rate changes at the start of each epoch only, as in HOPE's scripts."""
     opt_config: OptConfig = "standard"
     """Which of B, C, D and h decay, and at which rate they learn; the first four are S5's names."""
     dt_group: Group = "ssm"
@@ -49,6 +53,11 @@ class OptimOptions:
 
     def __post_init__(self) -> None:
         check_positive(self, lr=self.lr, ssm_lr=self.ssm_lr)
+        if self.period_steps is not None and self.period_steps <= self.warmup_steps:
+            raise ValueError(
+                "OptimOptions: `period_steps` must exceed `warmup_steps`; got "
+                f"{self.period_steps} and {self.warmup_steps}."
+            )
         check_not_negative(self, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
 
 

@@ -32,6 +32,8 @@ UNDECAYED = ("bias", "scale", "embedding")
 def cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
     r"""Linear warm-up from zero, then half a cosine down to zero at the last step.
 
+    A longer run sees the rate rise again, with the period of the cosine.
+
     .. math:: \eta_k = \eta \tfrac{k}{W} \ (k < W), \qquad
         \eta_k = \tfrac{\eta}{2} \left(1 + \cos \pi \tfrac{k - W}{T - W}\right)
 
@@ -43,7 +45,14 @@ def cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
     Returns:
         The learning rate as a function of the step :math:`k`, counted from zero.
     """
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step)
+        warmup = peak * step / max(warmup_steps, 1)
+        phase = jnp.pi * (step - warmup_steps) / (steps - warmup_steps)
+        return jnp.where(step < warmup_steps, warmup, peak * 0.5 * (1 + jnp.cos(phase)))
+
+    return schedule
 
 
 def s5_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
@@ -89,8 +98,13 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 def make_schedule(config: Config, peak: float) -> optax.Schedule:
     """The run's learning rate as a function of the step, for one peak rate."""
-    build = pick("schedule", config.optim.schedule, SCHEDULES)
-    return build(peak, warmup_steps=config.optim.warmup_steps, steps=config.train.steps)
+    options, epoch = config.optim, config.steps_per_epoch
+    build = pick("schedule", options.schedule, SCHEDULES)
+    steps = options.period_steps or config.train.steps
+    schedule = build(peak, warmup_steps=options.warmup_steps, steps=steps)
+    if not options.by_epoch:
+        return schedule
+    return lambda step: schedule(jnp.asarray(step) // epoch * epoch)
 
 
 def group_labels(model: nnx.Module, options: OptimOptions) -> Any:

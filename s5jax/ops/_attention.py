@@ -133,7 +133,7 @@ def _attend(
 ) -> Array:
     """Attention with all scores at once; the first query is at the key number P."""
     t, s = np.arange(q.shape[-3]), np.arange(k.shape[-3]) - P
-    lag = t[:, None] - s
+    lag = jnp.asarray(t)[:, None] - jnp.asarray(s)
     near = (lag < window) & (lag > (-window if two_sided else -1))
     visible = near & (q_ids[..., 0] == jnp.swapaxes(k_ids[..., 0], -1, -2))
     wide = jnp.promote_types(v.dtype, jnp.float32)
