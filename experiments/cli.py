@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import tyro
@@ -61,15 +61,21 @@ class Selection(FileFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSelection(Selection):
-    """The flags of ``experiments.train`` that do not depend on task and model."""
+class PlanSelection(Selection):
+    """The flags of ``experiments.plan`` that do not depend on task and model."""
 
     seed: int = 0
     """Decides data, their order, first parameters and dropout."""
-    workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the run; without it, runs/TASK-MODEL-PRESET-seedSEED."""
     mesh: MeshSpec = None
     """Devices that share each batch, as data=N; without it, all of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSelection(PlanSelection):
+    """The flags of ``experiments.train`` that do not depend on task and model."""
+
+    workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the run; without it, runs/TASK-MODEL-PRESET-seedSEED."""
     on_nan: Literal["stop", "skip"] = "stop"
     """At a non-finite loss or gradient: end the run, or leave the step out."""
     deterministic: Switch = False
@@ -79,8 +85,8 @@ class TrainSelection(Selection):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainFlags(TrainSelection):
-    """All flags of ``experiments.train``."""
+class PlanFlags(PlanSelection):
+    """All flags of ``experiments.plan``."""
 
     data: tyro.conf.FlagConversionOff[DataOptions]
     model: tyro.conf.FlagConversionOff[ModelOptions]
@@ -103,6 +109,11 @@ class TrainFlags(TrainSelection):
                 optim=self.optim,
                 train=self.train,
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainFlags(TrainSelection, PlanFlags):
+    """All flags of ``experiments.train``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,14 +145,7 @@ def parse_train(args: Sequence[str]) -> TrainFlags:
     def defaults(selection: TrainSelection) -> TrainFlags:
         if selection.deterministic:
             use_deterministic_operations()
-        recipe = selection.recipe()
-        return TrainFlags(
-            task=selection.task,
-            data=recipe.data,
-            model=recipe.model,
-            optim=recipe.optim,
-            train=recipe.train,
-        )
+        return TrainFlags(task=selection.task, **_sections(selection))
 
     return _parse(
         args,
@@ -150,6 +154,18 @@ def parse_train(args: Sequence[str]) -> TrainFlags:
         prog="python -m experiments.train",
         description="Trains a model on a task, and goes on where a run was interrupted.",
         example="python -m experiments.train --task=pathx --model.d_state=64 --optim.lr=1e-3",
+    )
+
+
+def parse_plan(args: Sequence[str]) -> PlanFlags:
+    """Reads the command line of ``experiments.plan``."""
+    return _parse(
+        args,
+        PlanSelection,
+        lambda selection: PlanFlags(task=selection.task, **_sections(selection)),
+        prog="python -m experiments.plan",
+        description="Says what a run would take, after a few steps: parameters, memory and time.",
+        example="python -m experiments.plan --task=pathx --model=s4 --preset=paper",
     )
 
 
@@ -169,6 +185,11 @@ def use_deterministic_operations() -> None:
     """Asks XLA for reproducible results on accelerators; before the first use of a device."""
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def _sections(selection: Selection) -> dict[str, Any]:
+    recipe = selection.recipe()
+    return {name: getattr(recipe, name) for name in ("data", "model", "optim", "train")}
 
 
 def _parse(

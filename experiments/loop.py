@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 import grain
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -35,6 +33,7 @@ from experiments.metrics import BadSteps, MetricsLog, summarize
 from experiments.optim import make_schedule
 from experiments.plan import plan
 from experiments.plot import plot_learning_curves
+from experiments.recipes import RECIPES
 from experiments.results import Results, device_name, environment, read_results, write_json
 from experiments.steps import Leaves, Meter
 from experiments.tasks import HERE, Batch, Files
@@ -165,12 +164,9 @@ class _Run:
         return self.step % every == 0 or self.step == self.setup.config.train.steps
 
     def plan(self, batch: Batch) -> TrainStep:
-        """Compiles the step, tries it on a copy of the state, and says what is about to happen."""
-        compiled = self.setup.steps.train.lower(self.leaves, batch).compile()
-        copy = [jnp.copy(leaf) for leaf in self.leaves]
-        start = time.monotonic()
-        jax.block_until_ready(compiled(copy, batch))
-        self.display.report(plan(self.setup, compiled, time.monotonic() - start, self.step))
+        """Compiles the step, and says what is about to happen."""
+        compiled, text = plan(self.setup, self.leaves, batch, step=self.step)
+        self.display.report(text)
         self.display.restart_clock(self.step)
         return compiled
 
@@ -208,7 +204,21 @@ class _Run:
         text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         best = f"best {metric} {progress.best[metric]:.4f} at step {progress.best['step']:,}"
         self.display.report(f"step {self.step:,}: validation {text} ({best})")
+        self.compare_with_published(values[metric])
         self.display.restart_clock(self.step)
+
+    def compare_with_published(self, value: float) -> None:
+        """Says whether the run is on track, where a published figure of this epoch is known."""
+        config, task = self.setup.config, self.setup.task
+        row = RECIPES.get((config.task, config.model.name, config.preset))
+        since = self.step - config.train.eval_every
+        for epoch, published in () if row is None else row.milestones:
+            if since < epoch * config.steps_per_epoch <= self.step:
+                reached = value >= published if task.larger_is_better else value <= published
+                self.display.report(
+                    f"Published {task.metric} after {epoch} epochs: about {published:g}; here "
+                    f"{value:.4g}: {'on track' if reached else 'behind'}."
+                )
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -235,6 +245,8 @@ class _Run:
             "preset": config.preset,
             "seed": config.seed,
             "steps": self.step,
+            "epochs": round(self.step / config.steps_per_epoch, 2),
+            "metric": self.setup.task.metric,
             "best_step": best["step"],
             "validation": {name: best[name] for name in test},
             "test": test,

@@ -1,31 +1,67 @@
-"""What a run is about to do, said before it does it."""
+"""What a run is about to do, said before it does it: ``python -m experiments.plan``."""
 
 import collections
+import os
+import statistics
+import sys
+import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from experiments.build import Setup
+from experiments.build import Setup, prepare
+from experiments.cli import parse_plan
+from experiments.data import on_device, train_batches
 from experiments.display import duration
+from experiments.errors import RunError, run_command
+from experiments.mesh import make_mesh
+from experiments.recipes import describe_changes
 from experiments.results import device_name
+from experiments.steps import Leaves
+from experiments.tasks import Batch
 
 
-def plan(setup: Setup, compiled: jax.stages.Compiled, seconds: float, step: int) -> str:
-    """Describes a run.
+def plan(
+    setup: Setup, leaves: Leaves, batch: Batch, *, step: int = 0, trials: int = 1
+) -> tuple[jax.stages.Compiled, str]:
+    """Compiles the train step, tries it on copies of the state, and describes the run.
 
     Args:
         setup: its parts.
-        compiled: the train step, which knows its memory.
-        seconds: time of one step [s].
-        step: the step from which it goes on.
+        leaves: the state, which stays as it is.
+        batch: a batch to try.
+        step: the step from which the run goes on.
+        trials: how many steps are timed.
 
     Returns:
-        A few lines of text.
+        The compiled step, and a few lines of text.
+
+    Raises:
+        RunError: if the step needs more memory than there is.
     """
+    compiled = setup.steps.train.lower(leaves, batch).compile()
+    memory: Any = compiled.memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    available = _memory_of(setup.mesh.devices.flat[0])
+    if needed > available:
+        raise RunError(
+            f"A step of {setup.config.train.batch_size} examples needs {_size(needed)} per device, "
+            f"which has {_size(available)}: reduce --train.batch_size, or --preset=cpu."
+        )
+    seconds = []
+    for _ in range(trials):
+        copy = [jnp.copy(leaf) for leaf in leaves]
+        start = time.monotonic()
+        jax.block_until_ready(compiled(copy, batch))
+        seconds.append(time.monotonic() - start)
+    return compiled, _describe(setup, memory, statistics.median(seconds), step)
+
+
+def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
     config, data, train = setup.config, setup.config.data, setup.config.train
     groups = count_parameters(setup)
     in_groups = ", ".join(f"{name} {n:,}" for name, n in sorted(groups.items()))
-    memory: Any = compiled.memory_analysis()
     batch = f"{train.batch_size} examples"
     epochs = train.steps / config.steps_per_epoch
     left = duration(seconds * (train.steps - step))
@@ -55,9 +91,33 @@ def count_parameters(setup: Setup) -> dict[str, int]:
     return counts
 
 
+def _memory_of(device: jax.Device) -> int:
+    """Bytes that a device can hold; of a CPU the machine's."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _size(n_bytes: float) -> str:
     for unit in ("B", "kB", "MB"):
         if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.3g} GB"
+
+
+def main() -> None:
+    """Reads the command line, tries a few steps, and prints the plan."""
+    flags = parse_plan(sys.argv[1:])
+    config = flags.config()
+    mesh = make_mesh(flags.mesh, batch_size=config.train.batch_size)
+    setup = prepare(config, mesh, files=flags.files())
+    print(describe_changes(config), flush=True)
+    dataset = train_batches(setup.task, seed=config.seed, batch_size=config.train.batch_size)
+    _, text = plan(setup, setup.steps.initial, next(on_device(dataset, mesh)), trials=3)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,4 +1,4 @@
-"""``results.json``: what a finished run found, and where."""
+"""``results.json``: what a finished run found, and where; ``python -m experiments.results``."""
 
 import importlib.metadata
 import json
@@ -47,3 +47,10 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
+
+
+if __name__ == "__main__":
+    from experiments.errors import run_command
+    from experiments.ledger import main
+
+    run_command(main)

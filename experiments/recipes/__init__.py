@@ -6,7 +6,7 @@ from experiments.config import Config, differences
 from experiments.errors import pick
 from experiments.models import MODELS
 from experiments.recipes import paths
-from experiments.recipes._recipe import Recipe
+from experiments.recipes._recipe import Recipe as Recipe
 from experiments.tasks import TASKS
 
 PRESETS = {

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import data, evaluate, train
+from experiments import data, evaluate, plan, train
 from experiments.cli import use_deterministic_operations
 from experiments.config import Config
 from experiments.errors import InterruptedRun, RunError, run_command
@@ -200,7 +200,22 @@ def test_evaluate_refuses_a_folder_without_a_run(command, tmp_path):
 
 
 def test_recipes_are_listed(command):
-    code, out, _ = command(__main__)
+    code, out, _ = command(__main__, "--task=pathx")
     assert code == 0
     rows = [line for line in out.splitlines() if any(preset in line for preset in PRESETS)]
-    assert len(rows) == len(RECIPES)
+    assert len(rows) == sum(task == "pathx" for task, _, _ in RECIPES)
+    assert "Smith et al. 2023" in out
+
+
+def test_recipes_are_listed_for_machines(command):
+    _, out, _ = command(__main__, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["task"], row["model"], row["preset"]) for row in rows] == list(RECIPES)
+    assert all(row["source"] for row in rows)
+
+
+def test_plan_says_what_a_run_takes(command):
+    code, out, _ = command(plan, "--task=pathfinder", "--preset=smoke")
+    assert code == 0
+    for word in ("parameters", "temporary, per device", "s a step", "Recipe of the paper"):
+        assert word in out

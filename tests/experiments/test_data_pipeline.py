@@ -57,6 +57,16 @@ def test_batches_are_split_over_the_devices(task):
     assert len(batch["x"].sharding.device_set) == len(jax.devices())
 
 
+def test_epochs_are_counted(task):
+    batches = train_batches(task, seed=1, batch_size=8)
+    assert [batches[k]["epoch"].tolist() for k in (7, 8)] == [[0] * 8, [1] * 8]
+
+
+def test_an_ordered_source_keeps_its_order(task, monkeypatch):
+    monkeypatch.setattr(type(task.source("train", seed=0)), "ordered", True)
+    assert train_batches(task, seed=1, batch_size=8)[9]["index"].tolist() == list(range(8, 16))
+
+
 def test_sample_is_what_training_sees():
     config = get_recipe("pathfinder", "s5", "smoke")
     task = get_task("pathfinder")(config.data)

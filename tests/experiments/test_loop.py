@@ -10,13 +10,14 @@ import pytest
 from flax import nnx
 
 import s5jax
-from experiments import loop
+from experiments import loop, plan
 from experiments.config import read_config
 from experiments.data import train_batches
 from experiments.errors import InterruptedRun, RunError, UsageError
 from experiments.evaluate import evaluate_run
 from experiments.loop import fit
 from experiments.metrics import read_rows
+from experiments.recipes import RECIPES, Recipe
 from experiments.results import read_results
 from experiments.tasks import get_task
 
@@ -88,6 +89,25 @@ def test_results_name_the_run_and_its_figures(finished):
     assert set(results["test"]) == {"loss", "accuracy"}
     assert results["versions"]["jax"] == jax.__version__
     assert {"wall_s", "device", "commit"} <= set(results)
+    assert (results["epochs"], results["metric"]) == (1.5, "accuracy")
+
+
+@pytest.mark.parametrize(("published", "word"), [(0.0, "on track"), (1.1, "behind")])
+def test_a_run_is_compared_with_the_published_milestones(
+    toy, one_device, tmp_path, monkeypatch, capsys, published, word
+):
+    row = Recipe(config=toy(), source="", milestones=((1, published), (9, 0.5)))
+    monkeypatch.setitem(RECIPES, row.key, row)
+    fit(toy(), tmp_path, mesh=one_device)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "after 1 epochs" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"{word}.")
+
+
+def test_a_step_that_does_not_fit_is_refused(toy, one_device, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "_memory_of", lambda device: 1_000)
+    with pytest.raises(RunError, match=r"1 kB: reduce --train\.batch_size"):
+        fit(toy(), tmp_path, mesh=one_device)
 
 
 def test_a_finished_run_reports_its_results(finished, toy, one_device, capsys, monkeypatch):

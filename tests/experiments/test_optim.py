@@ -7,7 +7,15 @@ from flax import nnx
 
 from experiments.build import prepare
 from experiments.config import OptimOptions
-from experiments.optim import constant, cosine, group_labels, make_optimizer, s5_cosine
+from experiments.models import S4Options
+from experiments.optim import (
+    constant,
+    cosine,
+    group_labels,
+    make_optimizer,
+    make_schedule,
+    s5_cosine,
+)
 from experiments.plan import count_parameters
 
 SCHEDULES = {
@@ -61,8 +69,48 @@ def test_groups_are_those_of_the_published_code(toy, options, expected):
     assert set(jax.tree.leaves(others)) == {"regular"}
 
 
+def test_parameters_without_decay_are_those_of_the_published_s4():
+    options = S4Options(n_layers=1, d_model=4, d_state=4, prenorm=True)
+    model = options.build(_ToyShape, rngs=nnx.Rngs(0))
+    chosen = OptimOptions(opt_config="slow_C", dt_group="frozen", decay_all=False)
+    labels = group_labels(model, chosen)
+    layer, block = labels["blocks"][0]["layer"], labels["blocks"][0]
+    assert layer["C"] == "ssm_decay"
+    assert layer["raw_step"] == "frozen"
+    assert layer["D"] == "regular"
+    assert {layer[name] for name in ("P", "B", "raw_decay", "Lambda_im")} == {"ssm"}
+    assert (block["norm"]["scale"], block["norm"]["bias"]) == ("no_decay", "no_decay")
+    assert labels["encode"] == {"kernel": "regular", "bias": "no_decay"}
+
+
+def test_a_group_of_parameters_that_the_model_lacks_is_refused(toy):
+    model = toy().model.build(_ToyShape, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="'h'"):
+        group_labels(model, OptimOptions(opt_config="slow_h_decay"))
+
+
 class _ToyShape:
     d_input, d_output, encoder, head, causal = 1, 2, "linear", "classify", False
+
+
+def test_frozen_parameters_stay_and_undecayed_ones_do_not_shrink(toy):
+    config = toy(optim={"weight_decay": 0.5, "warmup_steps": 0, "schedule": "constant"})
+    labels = {"a": "frozen", "b": "no_decay"}
+    params = dict.fromkeys(labels, jnp.array([2.0]))
+    optimizer = make_optimizer(config, labels)
+    grads = {"a": jnp.array([1.0]), "b": jnp.array([0.0])}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    assert updates == {"a": 0, "b": 0}
+
+
+def test_schedule_by_epoch_changes_at_its_start_and_returns_after_its_period(toy):
+    # 64 examples in batches of 8: 8 steps an epoch, a warm-up of 2 epochs, a period of 6.
+    options = {"by_epoch": True, "warmup_steps": 16, "period_steps": 48}
+    config = toy(optim=options, train={"steps": 100})
+    rate = make_schedule(config, 1.0)
+    assert [float(rate(k)) for k in (0, 7, 8, 15, 16)] == [0, 0, 0.5, 0.5, 1]
+    assert float(rate(48)) == pytest.approx(0, abs=1e-6)
+    assert float(rate(80)) == pytest.approx(1)
 
 
 def test_first_update_is_adam_at_each_group_s_rate_plus_decay(toy):

@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ToyTask
 
 from experiments.build import evaluate, prepare
 from experiments.data import on_device, train_batches
 from experiments.mesh import make_mesh
 from experiments.metrics import summarize
-from experiments.tasks import get_task
+from experiments.tasks import TASKS, get_task
+from experiments.tasks._task import measure_classification
 
 DROPOUT = {"dropout": 0.3}
 prepare_once = functools.cache(prepare)
@@ -121,3 +123,39 @@ def test_seed_decides_the_parameters(toy, one_device):
     b = prepare_once(dataclasses.replace(toy(), seed=1), one_device).steps
     kernel = a.names.index("params/encode/kernel")
     assert not np.array_equal(a.initial[kernel], b.initial[kernel])
+
+
+class SpreadTask(ToyTask):
+    """Reports the standard deviation of all inputs, which no mean over batches gives."""
+
+    measures = ("loss", "spread")
+
+    @property
+    def quantities(self):
+        return {"loss": (), "moments": (2,)}
+
+    def expand(self, batch):
+        return {**batch, "x": 2 * batch["x"]}
+
+    def measure(self, outputs, batch):
+        x = batch["x"][..., 0]
+        loss = measure_classification(outputs, batch["label"])["loss"]
+        return {"loss": loss, "moments": jnp.stack([x.mean(-1), (x**2).mean(-1)], -1)}
+
+    def report(self, means):
+        mean, square = means["moments"]
+        return {"loss": float(means["loss"]), "spread": float(np.sqrt(square - mean**2))}
+
+
+def test_a_task_may_report_what_is_no_mean_over_examples(toy, one_device, monkeypatch):
+    monkeypatch.setitem(TASKS, "toy", SpreadTask)
+    setup = prepare(toy(), one_device)
+    figures = evaluate(setup, setup.steps.initial, "validation")
+    source = setup.task.source("validation", seed=0)
+    x = np.stack([2 * source[i]["x"] for i in range(len(source))])
+    assert figures["spread"] == pytest.approx(x.std(), rel=1e-5)
+    dataset = train_batches(setup.task, seed=0, batch_size=8)
+    batch = next(on_device(dataset, one_device))
+    _, meter = setup.steps.train(setup.steps.initial, batch)
+    row, _ = summarize(meter, setup.task)
+    assert row["spread"] == pytest.approx(2 * np.asarray(batch["x"]).std(), rel=1e-5)

@@ -51,6 +51,34 @@ def test_block_streams(activation, prenorm, norm):
     assert_close(y, whole[:, 0])
 
 
+def test_one_hot_encoder_is_a_linear_map_of_one_hot_vectors():
+    model = classifier(d_input=5, encoder="one_hot")
+    same = classifier(d_input=5)
+    nnx.update(same, nnx.state(model))
+    tokens = jnp.array([[0, 3, 1, 1, 4]])
+    assert_close(run(model, tokens), run(same, jax.nn.one_hot(tokens, 5)))
+
+
+def test_embedding_std():
+    models = [classifier(d_input=500, encoder="embedding", embedding_std=s) for s in (None, 1.0)]
+    stds = [float(model.encode.embedding[...].std()) for model in models]
+    np.testing.assert_allclose(stds, [0.5, 1.0], rtol=0.1)
+
+
+def test_unmasked_padding_reaches_the_backward_direction_but_not_the_pool():
+    options = {"layer_options": {"bidirectional": True}, "mask_padding": False}
+    model = shaken(classifier(**options))
+    masked = shaken(classifier(layer_options={"bidirectional": True}))
+    u, lengths = normal(3, 2, 7, 2), jnp.array([7, 4])
+    logits = run(model, u, lengths=lengths)
+    assert_close(logits[0], run(masked, u, lengths=lengths)[0])
+    assert not np.allclose(logits[1], run(masked, u, lengths=lengths)[1], atol=1e-3)
+    features = SequenceBackbone.__call__(model, u)
+    assert_close(logits[1], model.decode(features[1, :4].mean(0)))
+    with pytest.raises(ValueError, match="mask_padding=True"):
+        model(u, return_state=True)
+
+
 def test_six_layer_model_streams_with_gradients():
     model = shaken(classifier(n_layers=6, final_norm=True, norm="batch"))
     u = normal(1, 2, 12, 2)
