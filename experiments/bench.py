@@ -29,11 +29,13 @@ from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
+from experiments.tasks import get_task
 from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
 IMAGES_PER_S = {"path32": 5_000, "path128": 500}
+FRAMES_PER_S = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +154,18 @@ def pathfinder_row(setting: str, n: int) -> Row:
     )
 
 
+def pendulum_row(n: int) -> Row:
+    """Frames per second and core of the input pipeline against the rate required."""
+    config = get_recipe("pendulum", "s5", "paper")
+    task = get_task(config.task)(config.data)
+    batches = train_batches(task, seed=0, batch_size=config.train.batch_size)
+    start = time.thread_time()
+    for k in range(n):
+        batches[k]
+    rate = n * config.train.batch_size * task.length / (time.thread_time() - start)
+    return Row("pendulum", rate / FRAMES_PER_S, 1, {"frames_per_s": {"one core": rate}})
+
+
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, so that a slow spell hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -192,6 +206,7 @@ def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> 
         host_overhead_row(),
         pathfinder_row("path32", n=20_000),
         pathfinder_row("path128", n=2_000),
+        pendulum_row(n=1_000),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")

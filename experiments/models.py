@@ -14,6 +14,7 @@ HEADS: dict[Head, type[s5jax.SequenceBackbone]] = {
     "match": s5jax.DocumentMatcher,
     "label": s5jax.SequenceLabeler,
     "language": s5jax.LanguageModel,
+    "image_regression": s5jax.ImageRegressor,
 }
 
 
@@ -82,6 +83,12 @@ class ModelOptions:
                 f"{type(self).__name__}: `bidirectional` must be False, as the task forbids to "
                 "look ahead; set --model.bidirectional=False."
             )
+        if task.irregular and not self.layer.continuous_time:
+            raise ValueError(
+                f"{type(self).__name__}: layers in discrete time take no step lengths, which the "
+                "task gives; append them to the inputs (for pendulum --data.gaps=append), or "
+                "choose S4, S4D or S5."
+            )
         model, options = HEADS[task.head], self.head_options(task)
         return model(
             self.layer,
@@ -109,7 +116,7 @@ class ModelOptions:
         if task.head in ("classify", "match"):
             pool = {"pooling": self.pooling, "mask_padding": self.mask_padding}
             return {"d_output": task.d_output, **pool}
-        return {"d_output": task.d_output} if task.head == "label" else {}
+        return {} if task.head == "language" else {"d_output": task.d_output}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from s5jax.nn import S5 as S5
 from s5jax.nn import Attention as Attention
 from s5jax.nn import DenseSSM as DenseSSM
 from s5jax.nn import DocumentMatcher as DocumentMatcher
+from s5jax.nn import ImageRegressor as ImageRegressor
 from s5jax.nn import LanguageModel as LanguageModel
 from s5jax.nn import ResidualBlock as ResidualBlock
 from s5jax.nn import SequenceBackbone as SequenceBackbone

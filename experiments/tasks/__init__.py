@@ -11,9 +11,17 @@ from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
+from experiments.tasks.atomic import ATOMIC
 from experiments.tasks.paths import Paths
+from experiments.tasks.pendulum import Pendulum
 
-TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+TASKS: dict[str, type[Task]] = {
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+    **ATOMIC,
+    "pendulum": Pendulum,
+}
 
 
 def get_task(name: str) -> type[Task]:

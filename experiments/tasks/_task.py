@@ -16,7 +16,7 @@ import optax
 from experiments.errors import check_positive, pick
 
 Split = Literal["train", "validation", "test"]
-Head = Literal["classify", "match", "label", "language"]
+Head = Literal["classify", "match", "label", "language", "image_regression"]
 Batch = Mapping[str, Any]
 DATA_DIR = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
@@ -128,8 +128,8 @@ class Task(abc.ABC):
 
     options_type: ClassVar[type[DataOptions]]
     head: ClassVar[Head] = "classify"
-    """What the model puts out: one vector a sequence, one of two sequences, one a step, or the
-    logits of the next token."""
+    """What the model puts out: one vector a sequence, one of two sequences, one a step, the logits
+    of the next token, or mean and variance of a step that is an image."""
     encoder: ClassVar[Literal["linear", "tokens"]] = "linear"
     """Whether input steps are vectors or integers."""
     causal: ClassVar[bool] = False
@@ -147,6 +147,8 @@ class Task(abc.ABC):
     """Outputs, for a classification task the number of classes."""
     length: int
     """The longest sequence [steps]."""
+    irregular: bool = False
+    """Whether ``inputs`` has step lengths ``dt``, which continuous-time layers take."""
 
     def __init__(self, options: Any, files: Files = HERE) -> None:
         self.options, self.files = options, files

@@ -8,6 +8,7 @@ from s5jax.nn._diagonal import DiagonalLayer as DiagonalLayer
 from s5jax.nn._dlr import DLR as DLR
 from s5jax.nn._gru import GRU as GRU
 from s5jax.nn._hope import HOPE as HOPE
+from s5jax.nn._image_regressor import ImageRegressor as ImageRegressor
 from s5jax.nn._io import load as load
 from s5jax.nn._io import save as save
 from s5jax.nn._labels import param_labels as param_labels

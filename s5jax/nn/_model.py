@@ -103,13 +103,7 @@ class SequenceBackbone(nnx.Module):
         self.dtype, self.param_dtype = dtype, param_dtype
 
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        std = d_model**-0.5 if embedding_std is None else embedding_std
-        init = nnx.initializers.normal(std)
-        self.encode = (
-            nnx.Embed(d_input, d_model, embedding_init=init, rngs=rngs, **dtypes)
-            if encoder == "embedding"
-            else nnx.Linear(d_input, d_model, rngs=rngs, **dtypes)
-        )
+        self.encode = self._make_encoder(rngs=rngs, **dtypes)
         self.blocks = nnx.List(
             ResidualBlock(
                 layer(d_model=d_model, rngs=rngs, **dtypes, **dict(layer_options)),
@@ -186,6 +180,13 @@ class SequenceBackbone(nnx.Module):
     def init_state(self, batch_shape: Sequence[int] = ()) -> PyTree[Array]:
         """The states of all blocks before the first step."""
         return tuple(block.init_state(batch_shape) for block in self.blocks)
+
+    def _make_encoder(self, *, rngs: nnx.Rngs, **dtypes: Any) -> Callable[[Array], Array]:
+        if self.encoder == "embedding":
+            std = self.d_model**-0.5 if self.embedding_std is None else self.embedding_std
+            init = nnx.initializers.normal(std)
+            return nnx.Embed(self.d_input, self.d_model, embedding_init=init, rngs=rngs, **dtypes)
+        return nnx.Linear(self.d_input, self.d_model, rngs=rngs, **dtypes)
 
     def _encode(self, u: Array) -> Array:
         if self.encoder != "one_hot":

@@ -24,6 +24,8 @@ def shapes_of_a_step(config: Config, mesh):
         name: jax.ShapeDtypeStruct((config.train.batch_size, *value.shape), value.dtype)
         for name, value in example.items()
     }
+    number = jax.ShapeDtypeStruct((config.train.batch_size,), np.dtype(np.int32))
+    batch |= {"index": number, "epoch": number}
     leaves, _ = jax.eval_shape(setup.steps.train, setup.steps.initial, batch)
     return setup.steps.initial, leaves
 

@@ -17,6 +17,7 @@ class Golden(Mapping):
             self.arrays = {name: file[name] for name in file.files}
         meta = json.loads(str(self.arrays.pop("meta")))
         self.family: str = meta["family"]
+        self.case: str = meta.get("case", path.stem)
         self.options: dict = meta["options"]
         self.unread = set(self.arrays)
 

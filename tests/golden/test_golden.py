@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from atomic_checks import check_atomic
 from dlr_checks import check_dlr_init, check_dlr_kernel, check_dlr_layer, check_dss_kernel
 from hippo_checks import check_blocks, check_dplr, check_nplr, check_s4d, check_transitions
 from hope_checks import check_hope_block, check_hope_minimal
@@ -39,6 +40,7 @@ CHECKERS = {
     "s5_layer": check_layer,
     "s5_ssm": check_map,
     "sgconv": check_sgconv,
+    "task": check_atomic,
 }
 
 
@@ -75,6 +77,10 @@ def test_golden(golden_file):
         "sgconv_full_glu",
         "hope_ssm_L50",
         "hope_block_L33",
+        "task_context_shift",
+        "task_masked_select",
+        "task_mips",
+        "task_solve",
     ],
 )
 def test_a_wrong_array_is_noticed(tmp_path, case):

@@ -13,6 +13,7 @@ from s5jax import (
     S5,
     Attention,
     DocumentMatcher,
+    ImageRegressor,
     LanguageModel,
     SequenceBackbone,
     SequenceLabeler,
@@ -39,17 +40,25 @@ def language_model(layer=Attention, **options):
     return LanguageModel(layer, d_input=7, rngs=nnx.Rngs(0), **SIZES | options)
 
 
+def image_regressor(layer=GRU, **options):
+    sizes = {"image_shape": (8, 16), "d_input": 129, "d_output": 2, **SIZES}
+    options = sizes | {"layer_options": GRU_OPTIONS} | options
+    return ImageRegressor(layer, rngs=nnx.Rngs(0), **options)
+
+
 def inputs(model, L, seed=0):
     """Three inputs of a model: numbers, or tokens."""
     if model.encoder == "embedding":
         return jax.random.randint(jax.random.key(seed), (3, L), 0, model.d_input)
-    return normal(seed, *((3, 2, L, 2) if isinstance(model, DocumentMatcher) else (3, L, 2)))
+    pair = (2,) if isinstance(model, DocumentMatcher) else ()
+    return normal(seed, 3, *pair, L, model.d_input)
 
 
 MODELS = {
     "matcher": lambda: matcher(prenorm=False),
     "matcher_batch_norm": lambda: matcher(S5, layer_options={"d_state": 8}, norm="batch"),
     "labeler": lambda: labeler(activation="gelu_linear"),
+    "image_regressor": image_regressor,
     "language_model": language_model,
     "language_model_untied": lambda: language_model(
         S5, layer_options={"d_state": 8}, tie_embedding=False
@@ -152,6 +161,21 @@ def test_matching_head():
         model.step(u[:, 0, 0], model.init_state((3,)))
 
 
+def test_images_are_seen_one_by_one_and_variances_are_positive():
+    model = build("image_regressor")
+    u = inputs(model, 6)
+    y = run(model, u)
+    assert y.shape == (3, 6, 4)
+    assert (y[..., 2:] > 0).all()
+    alone = jnp.stack([model.encode(u_t) for u_t in jnp.moveaxis(u, 1, 0)], 1)
+    assert_close(model.encode(u), alone)
+    assert (alone != model.encode(u.at[..., 128].add(1))).any(-1).all()
+    assert (alone != model.encode(u.at[..., 77].add(9))).any()
+    low, high = (model.head(jnp.full((1, 4), x))[..., 2:] for x in (-1.0, 1.0))
+    v = model.variance_decode(jnp.tanh(model.variance_hidden(jnp.array([[-1.0] * 4, [1.0] * 4]))))
+    assert_close(jnp.concatenate([low, high]), nnx.elu(v) + 1)
+
+
 def test_one_document_can_wait():
     model = build("matcher")
     u = inputs(model, 6)
@@ -182,6 +206,10 @@ def test_bad_options_are_refused():
         ),
         (lambda: language_model(encoder="linear"), "`encoder` must be one of 'embedding'"),
         (lambda: matcher(pooling="max"), "`pooling` must be one of"),
+        (lambda: image_regressor(d_output=0), "`d_output` must be a positive integer"),
+        (lambda: image_regressor(encoder="embedding"), "`encoder` must be one of 'linear'"),
+        (lambda: image_regressor(image_shape=(8, 12)), "`image_shape` must be multiples of 8"),
+        (lambda: image_regressor(d_input=127), "at most `d_input` pixels"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()
