@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -29,11 +30,13 @@ from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
+from experiments.tasks import get_task
 from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
 IMAGES_PER_S = {"path32": 5_000, "path128": 500}
+TOKENS_PER_S = 2 * 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +155,20 @@ def pathfinder_row(setting: str, n: int) -> Row:
     )
 
 
+def expressions_row(task: str, n: int) -> Row:
+    """Expressions per second and core against twice those that a fast accelerator trains on."""
+    made = get_task(task)(get_recipe(task, "dlr", "paper").data)
+    source = made.source("train", seed=0)
+    batches = np.arange(n + 50).reshape(-1, 50)
+    source.batch(batches[-1], epoch=0)
+    start = time.thread_time()
+    for indices in batches[:-1]:
+        source.batch(indices, epoch=0)
+    rate = n / (time.thread_time() - start)
+    ratio = rate * made.length / TOKENS_PER_S
+    return Row(task, ratio, 1, {"samples_per_s": {"one core": rate}})
+
+
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, so that a slow spell hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -192,6 +209,8 @@ def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> 
         host_overhead_row(),
         pathfinder_row("path32", n=20_000),
         pathfinder_row("path128", n=2_000),
+        expressions_row("listops", n=10_000),
+        expressions_row("listops_subtrees", n=1_000),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")

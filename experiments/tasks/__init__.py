@@ -11,9 +11,16 @@ from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
+from experiments.tasks.listops import ListOps, ListOpsSubTrees
 from experiments.tasks.paths import Paths
 
-TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+TASKS: dict[str, type[Task]] = {
+    "listops": ListOps,
+    "listops_subtrees": ListOpsSubTrees,
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+}
 
 
 def get_task(name: str) -> type[Task]:

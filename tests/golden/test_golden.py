@@ -8,6 +8,7 @@ import pytest
 from dlr_checks import check_dlr_init, check_dlr_kernel, check_dlr_layer, check_dss_kernel
 from hippo_checks import check_blocks, check_dplr, check_nplr, check_s4d, check_transitions
 from hope_checks import check_hope_block, check_hope_minimal
+from listops_checks import check_listops
 from reference import Golden
 from s4_checks import (
     check_s4_block,
@@ -39,6 +40,7 @@ CHECKERS = {
     "s5_layer": check_layer,
     "s5_ssm": check_map,
     "sgconv": check_sgconv,
+    "task_listops": check_listops,
 }
 
 
