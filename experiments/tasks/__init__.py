@@ -12,6 +12,7 @@ from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
 from experiments.tasks.atomic import ATOMIC
+from experiments.tasks.listops import ListOps, ListOpsSubTrees
 from experiments.tasks.paths import Paths
 from experiments.tasks.pendulum import Pendulum
 
@@ -21,6 +22,11 @@ TASKS: dict[str, type[Task]] = {
     "path256": Paths,
     **ATOMIC,
     "pendulum": Pendulum,
+    "listops": ListOps,
+    "listops_subtrees": ListOpsSubTrees,
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
 }
 
 

@@ -23,6 +23,7 @@ FAST = (
     "hope_block_L33",
     "hope_ssm_L50",
     "task_",
+    "task_listops_subtrees",
 )
 """Beginnings of the names of the files that the fast tier checks: some of each family."""
 

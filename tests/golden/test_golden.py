@@ -9,6 +9,7 @@ from atomic_checks import check_atomic
 from dlr_checks import check_dlr_init, check_dlr_kernel, check_dlr_layer, check_dss_kernel
 from hippo_checks import check_blocks, check_dplr, check_nplr, check_s4d, check_transitions
 from hope_checks import check_hope_block, check_hope_minimal
+from listops_checks import check_listops
 from reference import Golden
 from s4_checks import (
     check_s4_block,
@@ -41,6 +42,7 @@ CHECKERS = {
     "s5_ssm": check_map,
     "sgconv": check_sgconv,
     "task": check_atomic,
+    "task_listops": check_listops,
 }
 
 
