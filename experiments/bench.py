@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -29,11 +30,11 @@ from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
-from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
+from experiments.tasks import get_task
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
-IMAGES_PER_S = {"path32": 5_000, "path128": 500}
+PIXELS_PER_S = 2 * 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,22 +135,18 @@ def host_overhead_row() -> Row:
     )
 
 
-def pathfinder_row(setting: str, n: int) -> Row:
-    """Images per second and core against the rate required."""
-    options = PATHFINDER[setting]
-    source = PathfinderSource(options, seed=0, split="train", n_examples=10 * n)
-    for i in range(10):
-        source[n + i]
+def images_row(task: str, n_batches: int) -> Row:
+    """Images drawn per second and core, against twice those of a GPU at ten million pixels/s."""
+    config = get_recipe(task, "dlr", "paper")
+    made = get_task(task)(config.data)
+    source, size = made.source("train", seed=0), config.train.batch_size
+    batches = np.arange((n_batches + 1) * size).reshape(-1, size)
+    source.batch(batches[-1], epoch=0)
     start = time.thread_time()
-    for i in range(n):
-        source[i]
-    rate = n / (time.thread_time() - start)
-    return Row(
-        f"pathfinder_{options.size}",
-        rate / IMAGES_PER_S[setting],
-        1,
-        {"images_per_s": {"one core": rate}},
-    )
+    for indices in batches[:-1]:
+        source.batch(indices, epoch=0)
+    rate = n_batches * size / (time.thread_time() - start)
+    return Row(task, rate * made.length / PIXELS_PER_S, 1, {"images_per_s": {"one core": rate}})
 
 
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
@@ -190,8 +187,9 @@ def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> 
     rows = [
         *train_step_rows(),
         host_overhead_row(),
-        pathfinder_row("path32", n=20_000),
-        pathfinder_row("path128", n=2_000),
+        images_row("pathfinder", n_batches=300),
+        images_row("pathx", n_batches=60),
+        images_row("pathfinder_segmentation_128", n_batches=60),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")

@@ -90,7 +90,8 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 def make_schedule(config: Config, peak: float) -> optax.Schedule:
     """The run's learning rate as a function of the step, for one peak rate."""
     build = pick("schedule", config.optim.schedule, SCHEDULES)
-    return build(peak, warmup_steps=config.optim.warmup_steps, steps=config.train.steps)
+    steps = config.optim.period_steps or config.train.steps
+    return build(peak, warmup_steps=config.optim.warmup_steps, steps=steps)
 
 
 def group_labels(model: nnx.Module, options: OptimOptions) -> Any:

@@ -12,8 +12,16 @@ from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
 from experiments.tasks.paths import Paths
+from experiments.tasks.segmentation import Segmentation
 
-TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+TASKS: dict[str, type[Task]] = {
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+    "pathfinder_segmentation_128": Segmentation,
+    "pathfinder_segmentation_256": Segmentation,
+    "pathfinder_segmentation_512": Segmentation,
+}
 
 
 def get_task(name: str) -> type[Task]:

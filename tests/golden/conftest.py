@@ -22,6 +22,7 @@ FAST = (
     "sgconv_full_glu",
     "hope_block_L33",
     "hope_ssm_L50",
+    "task_pathfinder_segmentation",
 )
 """Beginnings of the names of the files that the fast tier checks: some of each family."""
 

@@ -17,6 +17,7 @@ from s4_checks import (
     check_s4d_minimal,
 )
 from s5_checks import check_layer, check_map
+from segmentation_checks import check_segmentation
 from sgconv_checks import check_sgconv
 
 CHECKERS = {
@@ -39,6 +40,7 @@ CHECKERS = {
     "s5_layer": check_layer,
     "s5_ssm": check_map,
     "sgconv": check_sgconv,
+    "task_pathfinder": check_segmentation,
 }
 
 
@@ -75,6 +77,7 @@ def test_golden(golden_file):
         "sgconv_full_glu",
         "hope_ssm_L50",
         "hope_block_L33",
+        "task_pathfinder_segmentation",
     ],
 )
 def test_a_wrong_array_is_noticed(tmp_path, case):
