@@ -15,6 +15,7 @@ from experiments.tasks.atomic import ATOMIC
 from experiments.tasks.listops import ListOps, ListOpsSubTrees
 from experiments.tasks.paths import Paths
 from experiments.tasks.pendulum import Pendulum
+from experiments.tasks.segmentation import Segmentation
 
 TASKS: dict[str, type[Task]] = {
     "pathfinder": Paths,
@@ -27,6 +28,9 @@ TASKS: dict[str, type[Task]] = {
     "pathfinder": Paths,
     "pathx": Paths,
     "path256": Paths,
+    "pathfinder_segmentation_128": Segmentation,
+    "pathfinder_segmentation_256": Segmentation,
+    "pathfinder_segmentation_512": Segmentation,
 }
 
 

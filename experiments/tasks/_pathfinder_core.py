@@ -4,13 +4,14 @@ A paddle is a row `(y, x, o, pivot_y, pivot_x)`: the start of its line, its orie
 pivot, a point `margin` behind the start of a first paddle and `margin` before the start of any
 other, from which its contour grows on. Occupancy is held in two byte maps, the exclusion map `M`
 and its dilation `Md`, padded so that no stamp needs a bounds test and laid out flat, one after the
-other. Points are true image coordinates: the reference takes `ceil(y + d)` of the sum in double
+other. Offsets are unsigned where loops are hot, as numba lets signed ones count from the end, at a
+cost. Points are true image coordinates: the reference takes `ceil(y + d)` of the sum in double
 precision, and where `d` is almost an integer the result depends on `y`.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -18,6 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from experiments.tasks._pathfinder_jit import entry, inline
+from experiments.tasks._pathfinder_types import Scenes, Tables
 
 N_DEGREES = 360  # orientations 0..359 are the whole degrees -180..179, the others the ring's
 LANES = 32  # bytes of one vector operation
@@ -30,53 +32,6 @@ NEGLIGIBLE = 255e-4  # sum of weights below which a contour has nowhere to go
 
 # Counts: attempts at a pair, with two first paddles, with half of the extensions; at a distractor.
 PAIRS, SEEDED, HALVES, DISTRACTORS = range(4)
-
-
-class Pieces(NamedTuple):
-    """Images cut into vectors: image `i` is the pieces `start[i]` to `start[i + 1]`."""
-
-    start: np.ndarray
-    at: np.ndarray  # offset of a piece from the image's centre in the flat maps
-    lanes: np.ndarray  # flat uint8, `LANES` bytes a piece
-
-
-class Fans(NamedTuple):
-    """For orientation `o` the entries `start[o]` to `start[o + 1]`: what may follow it."""
-
-    start: np.ndarray
-    candidate: np.ndarray  # index into the ring
-    at: np.ndarray  # offset from the pivot in the dilated map
-    weight: np.ndarray  # cos^2 of the sharpened turn
-
-
-class Seeds(NamedTuple):
-    """How a contour starts, for each of the whole degrees."""
-
-    head: np.ndarray  # (360, 2): displacement from tail to head
-    pivot: np.ndarray  # (360, 2): displacement from head to pivot
-    usable: np.ndarray  # (360,): whether the orientation is allowed
-    box: np.ndarray  # (360, 4): row, rows, column, columns where a pair may start
-    probe_start: np.ndarray  # (361,)
-    probe: np.ndarray  # offsets in the exclusion map that must be free
-
-
-class Tables(NamedTuple):
-    """All that the geometry of one margin depends on; see `build_tables`."""
-
-    size: int
-    pad: int
-    stride: int
-    n_paddles: int
-    n_distractor_paddles: int
-    n_distractors: int
-    seed_distance: float
-    empty: np.ndarray  # both maps before anything is placed, flat
-    stamps: Pieces  # by orientation: what a paddle leaves in the maps
-    limits: Pieces  # by ring direction: the largest values that a new paddle tolerates
-    seeds: Seeds
-    fans: Fans
-    ring: np.ndarray  # (J, 2): displacements from a pivot to the heads around it
-    step: np.ndarray  # (O, 2): displacement from a pivot to the next
 
 
 @inline
@@ -106,19 +61,22 @@ def _below(rng, n):
 
 
 @entry
-def margin_index(seed: int, stream: int, index: int, n_margins: int) -> int:
-    """Which margin an example has: in each group of `n_margins` examples its hash's rank."""
-    own = _hash(seed, stream, index)
-    first = index - index % n_margins
-    rank = 0
-    for other in range(first, first + n_margins):
-        rank += _hash(seed, stream, other) < own
-    return rank
+def choose_margins(seed: int, stream: int, n_margins: int, scenes: Scenes) -> None:
+    """Sets `scenes.margin`: in each group of `n_margins` examples its hash's rank."""
+    for i in range(len(scenes.index)):
+        index = scenes.index[i]
+        own = _hash(seed, stream, index)
+        first = index - index % n_margins
+        rank = 0
+        for other in range(first, first + n_margins):
+            rank += _hash(seed, stream, other) < own
+        scenes.margin[i] = rank
 
 
 # --------------------------------------------------------------------------- vectors of LANES bytes
 
 _VECTOR = ir.VectorType(ir.IntType(8), LANES)
+_WIDTH = np.uint64(LANES)
 
 
 def _lanes_operation(combine: Callable[..., Any], result: types.Type) -> Any:
@@ -169,7 +127,14 @@ def _enter(tables, maps, paddle):
     """Puts a paddle into both maps, by elementwise maximum."""
     stamps, o, centre = tables.stamps, paddle[2], _flat(tables, paddle[0], paddle[1])
     for k in range(stamps.start[o], stamps.start[o + 1]):
-        _lanes_maximum(maps, centre + stamps.at[k], stamps.lanes, k * LANES)
+        _lanes_maximum(maps, centre + stamps.at[k], stamps.lanes, k * _WIDTH)
+
+
+@inline
+def _clear(tables, maps):
+    """A loop, as an assignment to `maps[:]` would allocate."""
+    for k in range(len(maps)):
+        maps[k] = tables.empty[k]
 
 
 @inline
@@ -185,7 +150,7 @@ def _restore(tables, maps, origin, paddle):
 def _overlaps(tables, maps, j, y, x):
     limits, centre = tables.limits, _flat(tables, y, x)
     for k in range(limits.start[j], limits.start[j + 1]):
-        if _lanes_any_above(maps, centre + limits.at[k], limits.lanes, k * LANES):
+        if _lanes_any_above(maps, centre + limits.at[k], limits.lanes, k * _WIDTH):
             return True
     return False
 
@@ -242,7 +207,7 @@ def _free_pixel(tables, rng, maps, o):
     for pixel in range(n_pixels):
         n_free += _is_free(tables, maps, o, pixel)
     rank = _below(rng, n_free)
-    for pixel in range(n_pixels):
+    for pixel in range(n_pixels if n_free else 0):
         if _is_free(tables, maps, o, pixel):
             if rank == 0:
                 return pixel
@@ -265,36 +230,41 @@ def _seed_distractor(tables, rng, maps, paddle):
 
 
 @inline
-def _choose(fans, rng, maps, o, pivot, total):
-    """Draws one entry of a fan with probability proportional to its weight times the room."""
-    u = np.float64(_next(rng) >> np.uint64(11)) * 2.0**-53 * total
-    j = -1
-    for k in range(fans.start[o], fans.start[o + 1]):
-        weight = fans.weight[k] * (255 - maps[pivot + fans.at[k]])
-        if weight > 0:
-            j = fans.candidate[k]
-            u -= weight
-            if u < 0:
-                break
-    return j
+def _weigh(tables, maps, o, pivot, sums):
+    """Running sums of a fan's weights times the room that each candidate has; returns the last."""
+    fans, total = tables.fans, 0.0
+    start = fans.start[o]
+    for k in range(fans.start[o + 1] - start):
+        total += fans.weight[start + k] * (255 - maps[pivot + fans.at[start + k]])
+        sums[k] = total
+    return total
 
 
 @inline
-def _extend(tables, rng, maps, latest, new):
+def _choose(tables, rng, o, sums, total):
+    """Draws one candidate of a fan with probability proportional to what it adds to the sums."""
+    fans = tables.fans
+    start = fans.start[o]
+    u = np.float64(_next(rng) >> np.uint64(11)) * 2.0**-53 * total
+    rank = 0
+    for k in range(fans.start[o + 1] - start):
+        rank += (sums[k] <= u) & (sums[k] < total)
+    return fans.candidate[np.int64(start) + rank]
+
+
+@inline
+def _extend(tables, rng, sums, maps, latest, new):
     """Draws the paddle after `latest`, and enters `latest` into the maps.
 
     Returns False, and changes no map, if there is nowhere to go or all draws overlap.
     """
-    fans, ring, o = tables.fans, tables.ring, latest[2]
+    ring, o = tables.ring, latest[2]
     y, x = math.ceil(latest[3] + tables.step[o, 0]), math.ceil(latest[4] + tables.step[o, 1])
-    pivot = _flat(tables, y, x)
-    total = 0.0
-    for k in range(fans.start[o], fans.start[o + 1]):
-        total += fans.weight[k] * (255 - maps[pivot + fans.at[k]])
+    total = _weigh(tables, maps, o, np.uint64(_flat(tables, y, x)), sums)
     if total < NEGLIGIBLE:
         return False
     for _ in range(EXTENSION_DRAWS):
-        j = _choose(fans, rng, maps, o, pivot, total)
+        j = _choose(tables, rng, o, sums, total)
         head_y, head_x = y + ring[j, 0], x + ring[j, 1]
         if not _overlaps(tables, maps, j, head_y, head_x):
             new[0], new[1], new[2], new[3], new[4] = head_y, head_x, N_DEGREES + j, y, x
@@ -304,7 +274,7 @@ def _extend(tables, rng, maps, latest, new):
 
 
 @inline
-def _draw_pair(tables, rng, maps, paddles, tally):
+def _draw_pair(tables, rng, sums, maps, paddles, tally):
     """Two contours, grown in turn; every failure starts both again.
 
     Extension `k` belongs to contour `k % 2`. The last paddle of contour 0 never enters the maps.
@@ -318,7 +288,7 @@ def _draw_pair(tables, rng, maps, paddles, tally):
         placed = 0
         while placed < 2 * (n - 1):
             i = placed % 2 * n + placed // 2
-            if not _extend(tables, rng, maps, paddles[i], paddles[i + 1]):
+            if not _extend(tables, rng, sums, maps, paddles[i], paddles[i + 1]):
                 break
             placed += 1
         tally[HALVES] += placed >= n - 1
@@ -343,12 +313,12 @@ def _has_room(tables, maps):
 
 
 @inline
-def _draw_distractor(tables, rng, maps, committed, paddles):
+def _draw_distractor(tables, rng, sums, maps, committed, paddles):
     """One attempt at a distractor on `maps`, entered into `committed` if it succeeds."""
     if not _seed_distractor(tables, rng, committed, paddles[0]):
         return False
     n, placed = tables.n_distractor_paddles, 1
-    while placed < n and _extend(tables, rng, maps, paddles[placed - 1], paddles[placed]):
+    while placed < n and _extend(tables, rng, sums, maps, paddles[placed - 1], paddles[placed]):
         placed += 1
     if placed == n:
         _enter(tables, maps, paddles[n - 1])
@@ -360,29 +330,9 @@ def _draw_distractor(tables, rng, maps, committed, paddles):
     return False
 
 
-@entry
-def draw_scene(
-    tables: Tables,
-    seed: int,
-    stream: int,
-    index: int,
-    rng: np.ndarray,
-    maps: np.ndarray,
-    committed: np.ndarray,
-    paddles: np.ndarray,
-    tally: np.ndarray,
-) -> tuple[int, int, int]:
-    """Draws the geometry of one example, a function of `(seed, stream, index)`.
-
-    Scratch: `rng` (1,) uint64, `maps` and `committed`, two copies of `tables.empty`. Results:
-    `paddles` receives the two targets one after the other, then the distractors; `tally` adds up
-    what is counted; returned are the label, the target that carries the first mark, and the number
-    of paddles, which is 0 if no pair was found.
-    """
-    rng[0] = _hash(seed, stream, index)
-    label, origin = _below(rng, 2), _below(rng, 2)
-    if not _draw_pair(tables, rng, maps, paddles, tally):
-        return label, origin, 0
+@inline
+def _draw_distractors(tables, rng, sums, maps, committed, paddles, tally):
+    """Distractors beside a pair that is in `maps`; returns how many paddles there are then."""
     n = 2 * tables.n_paddles
     for k in range(n):
         if k != tables.n_paddles - 1:
@@ -392,7 +342,38 @@ def draw_scene(
             break
         for _ in range(DISTRACTOR_ATTEMPTS):
             tally[DISTRACTORS] += 1
-            if _draw_distractor(tables, rng, maps, committed, paddles[n:]):
+            if _draw_distractor(tables, rng, sums, maps, committed, paddles[n:]):
                 n += tables.n_distractor_paddles
                 break
-    return label, origin, n
+    return n
+
+
+@entry
+def draw_scenes(
+    tables: Tables,
+    seed: int,
+    stream: int,
+    margin: int,
+    scenes: Scenes,
+    rng: np.ndarray,
+    sums: np.ndarray,
+    maps: np.ndarray,
+    committed: np.ndarray,
+) -> None:
+    """Draws the geometry of those examples that have a margin.
+
+    Each is a function of `(seed, stream, index)` alone. Scratch: `rng` (1,) uint64, `sums` as
+    many floats as the ring has directions, `maps` and `committed`, each as long as `tables.empty`.
+    """
+    for i in range(len(scenes.index)):
+        if scenes.margin[i] != margin:
+            continue
+        paddles, attempts = scenes.paddles[i], scenes.attempts[i]
+        rng[0] = _hash(seed, stream, scenes.index[i])
+        scenes.label[i], scenes.origin[i] = _below(rng, 2), _below(rng, 2)
+        _clear(tables, maps)
+        if _draw_pair(tables, rng, sums, maps, paddles, attempts):
+            _clear(tables, committed)
+            scenes.n_paddles[i] = _draw_distractors(
+                tables, rng, sums, maps, committed, paddles, attempts
+            )

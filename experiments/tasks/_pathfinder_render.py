@@ -1,23 +1,11 @@
-"""Compiled picture of a Pathfinder scene."""
+"""Compiled pictures of Pathfinder scenes: of the classification tasks, and of the segmentation."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from experiments.tasks._pathfinder_jit import entry, inline
-
-
-class Ink(NamedTuple):
-    """All that the picture of one margin depends on, besides the scene."""
-
-    n_paddles: int
-    target_contrast: float
-    distractor_contrast: float
-    lines: np.ndarray  # (O, S, S) uint8: a paddle of each orientation, start at the centre
-    peaks: np.ndarray  # (O,) uint8: the brightest pixel of each
-    disc_peak: int
-    discs: np.ndarray  # (D, D, D, D) uint8: tiles that hold a mark at each of their pixels
+from experiments.tasks._pathfinder_types import FloatInk, Ink, Scenes
 
 
 @inline
@@ -32,29 +20,23 @@ def _stamp(image, stamp, levels, top, left):
 
 
 @inline
+def _tile(image, discs, y, x):
+    """The corner of the tile that holds a mark at `y` and `x`: it ends where the image does."""
+    side = len(discs)
+    top = min(max(y - side // 2, 0), len(image) - side)
+    return top, min(max(x - side // 2, 0), len(image) - side)
+
+
+@inline
 def _set_levels(levels, contrast, brightest):
     """The picture's byte for each byte of a stamp."""
     for b in range(256):
         levels[b] = math.floor(255 * (b / 255 * contrast / brightest) + 0.5)
 
 
-@entry
-def render_scene(
-    ink: Ink, paddles: np.ndarray, label: int, origin: int, levels: np.ndarray, image: np.ndarray
-) -> None:
-    """Draws the picture of a scene, scaled so that its brightest pixel is 255.
-
-    Levels are found before anything is drawn: the background is 0, and the brightest pixel that of
-    a mark or of a paddle, which never leaves the image.
-
-    Args:
-        ink: of the scene's margin.
-        paddles: (n, 3) or wider: row, column, orientation.
-        label: 1 if the marks lie on one contour.
-        origin: the contour that carries the first mark.
-        levels: scratch, (3, 256) uint8.
-        image: zeros, (size, size) uint8; receives the picture.
-    """
+@inline
+def _render(ink, paddles, label, origin, levels, image):
+    """Finds the levels first, from the peaks of marks and of paddles, which stay in the image."""
     n = ink.n_paddles
     brightest = ink.disc_peak / 255
     for i in range(len(paddles)):
@@ -67,10 +49,106 @@ def render_scene(
     for i in range(len(paddles)):
         y, x, o = paddles[i, 0], paddles[i, 1], paddles[i, 2]
         _stamp(image, ink.lines[o], levels[0 if i < 2 * n else 1], y - half, x - half)
-    side = len(ink.discs)
     end = origin if label == 1 else 1 - origin
     for i in (origin * n, end * n + n - 1):
         y, x = paddles[i, 0], paddles[i, 1]
-        top = min(max(y - side // 2, 0), len(image) - side)
-        left = min(max(x - side // 2, 0), len(image) - side)
+        top, left = _tile(image, ink.discs, y, x)
         _stamp(image, ink.discs[y - top, x - left], levels[2], top, left)
+
+
+@entry
+def render_scenes(
+    ink: Ink, margin: int, scenes: Scenes, levels: np.ndarray, images: np.ndarray
+) -> None:
+    """Draws the pictures of those scenes that have a margin; their brightest pixels are 255.
+
+    Args:
+        ink: of the margin.
+        margin: which of the margins.
+        scenes: B scenes.
+        levels: scratch, (3, 256) uint8.
+        images: zeros, (B, size, size) uint8; receives the pictures.
+    """
+    for i in range(len(scenes.index)):
+        if scenes.margin[i] == margin:
+            paddles = scenes.paddles[i, : scenes.n_paddles[i]]
+            _render(ink, paddles, scenes.label[i], scenes.origin[i], levels, images[i])
+
+
+@inline
+def _stamp_floats(canvas, stamp, contrast, top, left):
+    """Draws a stamp, by maximum, cropped at the edge of the canvas."""
+    size, side = len(canvas), len(stamp)
+    for r in range(max(0, -top), min(side, size - top)):
+        for c in range(max(0, -left), min(side, size - left)):
+            value = stamp[r, c] * contrast
+            canvas[top + r, left + c] = max(canvas[top + r, left + c], value)
+
+
+@inline
+def _stamp_contour(contour, stamp, threshold, top, left):
+    """Sets the pixels where a stamp exceeds a threshold."""
+    size, side = len(contour), len(stamp)
+    for r in range(max(0, -top), min(side, size - top)):
+        for c in range(max(0, -left), min(side, size - left)):
+            contour[top + r, left + c] |= stamp[r, c] > threshold
+
+
+@inline
+def _draw_canvas(ink, paddles, label, origin, canvas):
+    """Draws all paddles and marks; returns the brightest pixel, which none leaves outside."""
+    n, half = ink.n_paddles, ink.lines.shape[1] // 2
+    end = origin if label == 1 else 1 - origin
+    brightest, full = np.float32(0), np.float32(1)
+    for i in range(len(paddles)):
+        contrast = np.float32(ink.target_contrast if i < 2 * n else ink.distractor_contrast)
+        y, x, o = paddles[i, 0], paddles[i, 1], paddles[i, 2]
+        _stamp_floats(canvas, ink.lines[o], contrast, y - half, x - half)
+        brightest = max(brightest, ink.line_peaks[o] * contrast)
+        is_first = i >= 2 * n and (i - 2 * n) % ink.n_distractor_paddles == 0
+        if is_first:
+            y, x = paddles[i, 3], paddles[i, 4]
+        if is_first or i == origin * n or i == end * n + n - 1:
+            top, left = _tile(canvas, ink.discs, y, x)
+            _stamp_floats(canvas, ink.discs[y - top, x - left], full, top, left)
+            brightest = max(brightest, ink.disc_peaks[y - top, x - left])
+    return brightest
+
+
+@entry
+def render_segmented_scenes(
+    ink: FloatInk,
+    margin: int,
+    scenes: Scenes,
+    canvas: np.ndarray,
+    images: np.ndarray,
+    contours: np.ndarray,
+) -> None:
+    """Draws the pictures of those scenes that have a margin, and where their targets lie.
+
+    Distractors carry marks, too, at the pivots of their first paddles. A pixel lies on a target if
+    its byte would not be zero in a picture of that target alone.
+
+    Args:
+        ink: of the margin.
+        margin: which of the margins.
+        scenes: B scenes.
+        canvas: scratch, (size, size) float32.
+        images: (B, size, size) uint8; receives the pictures.
+        contours: False, (B, 2, size, size) bool; receives the targets.
+    """
+    n, half = ink.n_paddles, ink.lines.shape[1] // 2
+    for i in range(len(scenes.index)):
+        if scenes.margin[i] != margin:
+            continue
+        paddles, image = scenes.paddles[i, : scenes.n_paddles[i]], images[i]
+        canvas.fill(0)
+        brightest = _draw_canvas(ink, paddles, scenes.label[i], scenes.origin[i], canvas)
+        scale = np.float32(255) / brightest
+        for y in range(len(canvas)):
+            for x in range(len(canvas)):
+                image[y, x] = np.uint8(np.rint(canvas[y, x] * scale))
+        threshold = np.float32(0.5 / (scale * ink.target_contrast))
+        for k in range(2 * n):
+            y, x, stamp = paddles[k, 0] - half, paddles[k, 1] - half, ink.lines[paddles[k, 2]]
+            _stamp_contour(contours[i, k // n], stamp, threshold, y, x)

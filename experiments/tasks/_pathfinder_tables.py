@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from experiments.tasks._pathfinder_core import LANES, N_DEGREES, Fans, Pieces, Seeds, Tables
-from experiments.tasks._pathfinder_render import Ink
+from experiments.tasks._pathfinder_core import LANES, N_DEGREES, OCCUPIED
+from experiments.tasks._pathfinder_types import Fans, FloatInk, Ink, Pieces, Seeds, Tables
 
 if TYPE_CHECKING:
     from experiments.tasks.pathfinder import PathfinderOptions
@@ -21,29 +21,26 @@ _COLLISION = 459  # 1.8 in bytes: the sum of two exclusion values that makes pad
 _CORNERS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
-def build_tables(options: "PathfinderOptions", margin: int) -> tuple[Tables, Ink, np.ndarray]:
-    """Builds the tables of one margin.
+def build_tables(options: "PathfinderOptions", margin: int) -> tuple[Tables, np.ndarray]:
+    """Builds what the geometry of one margin needs.
 
     Args:
         options: the generator's parameters.
         margin: distance kept around paddles, in pixels; one of ``options.margins``.
 
     Returns:
-        What ``draw_scene`` and ``render_scene`` read, and the orientations in radians.
+        What ``draw_scenes`` reads, and the orientations in radians.
     """
     reach = options.paddle_length + margin  # from a pivot to the heads around it
-    radius = reach + math.ceil(options.paddle_thickness)  # of a stamp
+    radius = _radius(options, margin)
     pad = radius + margin + 3
     stride = options.size + 2 * pad
 
-    ring = _ring(reach)
-    degrees = np.deg2rad(np.arange(N_DEGREES) - N_DEGREES // 2)
-    angles = np.concatenate([degrees, np.arctan2(ring[:, 0], ring[:, 1])])
-    # First paddles are drawn from the tail forwards, all others from the head backwards.
-    canvases = _draw_lines(np.r_[degrees, angles[N_DEGREES:] + np.pi], radius, options)
-    lines = _shrink(canvases, 2 * radius + 1)
+    ring, angles, canvases = _draw_paddles(options, margin)
+    degrees = angles[:N_DEGREES]
     exclusion = _shrink(_dilate(canvases, options.supersampling * margin), 2 * radius + 1)
     halo = _dilate(np.pad(exclusion, ((0, 0), (margin, margin), (margin, margin))), margin)
+    occupied = exclusion * (exclusion >= OCCUPIED)  # all that is asked of the exclusion map
     empty = _empty_maps(options, margin, pad)
     tolerated = np.minimum(_COLLISION - 1 - exclusion[N_DEGREES:].astype(int), 255).astype(np.uint8)
     tables = Tables(
@@ -55,15 +52,22 @@ def build_tables(options: "PathfinderOptions", margin: int) -> tuple[Tables, Ink
         n_distractors=options.n_distractors,
         seed_distance=float(options.seed_distance),
         empty=empty.reshape(-1),
-        stamps=_cut([(exclusion, 0), (halo, empty.shape[1])], 0, stride),
+        stamps=_cut([(occupied, 0), (halo, empty.shape[1])], 0, stride),
         limits=_cut([(tolerated, 0)], 255, stride),
         seeds=_seeds(exclusion[:N_DEGREES], degrees, reach, stride, options),
         fans=_fans(angles, ring @ (stride, 1) + empty.shape[1], options.turn_sharpness),
         ring=ring,
         step=_displacement(angles, reach + margin),
     )
-    discs = _discs(options)
-    ink = Ink(
+    return tables, angles
+
+
+def build_ink(options: "PathfinderOptions", margin: int) -> Ink:
+    """Builds what the pictures of one margin need: lines and marks resized in 8 bits."""
+    _, _, canvases = _draw_paddles(options, margin)
+    lines = _shrink(canvases, 2 * _radius(options, margin) + 1)
+    discs = _shrink_discs(_draw_discs(options))
+    return Ink(
         n_paddles=options.n_paddles,
         target_contrast=float(options.target_contrast),
         distractor_contrast=float(options.distractor_contrast),
@@ -72,7 +76,42 @@ def build_tables(options: "PathfinderOptions", margin: int) -> tuple[Tables, Ink
         disc_peak=int(discs.max()),
         discs=discs,
     )
-    return tables, ink, angles
+
+
+def build_float_ink(options: "PathfinderOptions", margin: int) -> FloatInk:
+    """Builds what segmented pictures of one margin need: lines and marks that overshoot."""
+    _, _, canvases = _draw_paddles(options, margin)
+    lines = _shrink(canvases.astype(np.float32) / 255, 2 * _radius(options, margin) + 1)
+    discs = _shrink_discs(_draw_discs(options).astype(np.float32) / 255)
+    return FloatInk(
+        n_paddles=options.n_paddles,
+        n_distractor_paddles=options.n_distractor_paddles,
+        target_contrast=options.target_contrast,
+        distractor_contrast=options.distractor_contrast,
+        lines=lines,
+        line_peaks=lines.max(axis=(1, 2)),
+        discs=discs,
+        disc_peaks=discs.max(axis=(2, 3)),
+    )
+
+
+def _radius(options: "PathfinderOptions", margin: int) -> int:
+    """Pixels from the start of a paddle to the edge of its stamp."""
+    return options.paddle_length + margin + math.ceil(options.paddle_thickness)
+
+
+def _draw_paddles(
+    options: "PathfinderOptions", margin: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions of the ring, all orientations in radians, and a supersampled line for each.
+
+    First paddles are drawn from the tail forwards, all others from the head backwards.
+    """
+    ring = _ring(options.paddle_length + margin)
+    degrees = np.deg2rad(np.arange(N_DEGREES) - N_DEGREES // 2)
+    others = np.arctan2(ring[:, 0], ring[:, 1])
+    canvases = _draw_lines(np.r_[degrees, others + np.pi], _radius(options, margin), options)
+    return ring, np.r_[degrees, others], canvases
 
 
 def _displacement(angles: np.ndarray, distance: float) -> np.ndarray:
@@ -102,7 +141,7 @@ def _draw_lines(angles: np.ndarray, radius: int, options: "PathfinderOptions") -
 
 
 def _shrink(canvases: np.ndarray, side: int) -> np.ndarray:
-    """Resizes 8-bit canvases with Pillow's antialiasing Lanczos filter, clipped to 0..255."""
+    """Resizes canvases with Pillow's antialiasing Lanczos filter; bytes are clipped to 0..255."""
     lanczos = Image.Resampling.LANCZOS
     return np.stack(
         [np.asarray(Image.fromarray(c).resize((side, side), lanczos)) for c in canvases]
@@ -110,14 +149,21 @@ def _shrink(canvases: np.ndarray, side: int) -> np.ndarray:
 
 
 def _dilate(images: np.ndarray, radius: int) -> np.ndarray:
-    """Running maximum over the disc ``dy^2 + dx^2 <= radius^2``; outside counts as zero."""
+    """Running maximum over the disc ``dy^2 + dx^2 <= radius^2``; outside counts as zero.
+
+    Row by row of the disc, from the outermost on: rows differ in their width only.
+    """
     side = images.shape[-1]
     padded = np.pad(images, ((0, 0), (radius, radius), (radius, radius)))
-    out = np.zeros_like(images)
-    for dy in range(2 * radius + 1):
-        for dx in range(2 * radius + 1):
-            if (dy - radius) ** 2 + (dx - radius) ** 2 <= radius**2:
-                np.maximum(out, padded[:, dy : dy + side, dx : dx + side], out=out)
+    wide = padded[:, :, radius : radius + side].copy()  # maximum over |dx| <= half
+    out, half = np.zeros_like(images), 0
+    for dy in range(radius, -1, -1):
+        while (half + 1) ** 2 + dy**2 <= radius**2:
+            half += 1
+            for start in (radius - half, radius + half):
+                np.maximum(wide, padded[:, :, start : start + side], out=wide)
+        for start in {radius - dy, radius + dy}:
+            np.maximum(out, wide[:, start : start + side], out=out)
     return out
 
 
@@ -140,7 +186,7 @@ def _cut(layers: list[tuple[np.ndarray, int]], blank: int, stride: int) -> Piece
                     lanes.append(values[col : col + LANES])
                     at.append(offset + (row - half) * stride + col - half)
         start.append(len(at))
-    return Pieces(np.array(start), np.array(at), np.concatenate(lanes))
+    return Pieces(np.array(start, np.uint64), np.array(at), np.concatenate(lanes))
 
 
 def _empty_maps(options: "PathfinderOptions", margin: int, pad: int) -> np.ndarray:
@@ -194,19 +240,24 @@ def _fans(angles: np.ndarray, at: np.ndarray, sharpness: float) -> Fans:
     candidates = [np.flatnonzero(b < np.pi / 2) for b in bend]
     start, candidate = _concatenate(candidates)
     weight = np.concatenate([np.cos(b[c]) ** 2 for b, c in zip(bend, candidates, strict=True)])
-    return Fans(start, candidate, at[candidate], weight)
+    return Fans(start.astype(np.uint64), candidate, at[candidate].astype(np.uint64), weight)
 
 
-def _discs(options: "PathfinderOptions") -> np.ndarray:
-    """Marks at each position in a tile: its sides stand for the image's, which the filter sees.
+def _draw_discs(options: "PathfinderOptions") -> np.ndarray:
+    """Supersampled marks at each position in a tile, whose sides stand for the image's.
 
-    A mark is a supersampled disc around a pixel *index*, so it sits up-left a little.
+    A mark is a disc around a pixel *index*, so it sits up-left a little.
     """
     a, side = options.supersampling, 2 * disc_reach(options.disc_radius) + 1
     distance2 = np.square(np.arange(a * side) - a * np.arange(side)[:, None])
     inside = distance2[:, None, :, None] + distance2[:, None] <= (a * options.disc_radius) ** 2
-    tiles = 255 * inside.astype(np.uint8).reshape(-1, a * side, a * side)
-    return _shrink(tiles, side).reshape(side, side, side, side)
+    return 255 * inside.astype(np.uint8)
+
+
+def _shrink_discs(tiles: np.ndarray) -> np.ndarray:
+    """Resizes marks ``(D, D, a D, a D)`` to tiles ``(D, D, D, D)``."""
+    side = len(tiles)
+    return _shrink(tiles.reshape(side**2, *tiles.shape[2:]), side).reshape((side,) * 4)
 
 
 def disc_reach(radius: float) -> int:

@@ -16,19 +16,22 @@ References:
     https://arxiv.org/abs/2011.04006.
 """
 
+import abc
 import functools
 import operator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from experiments.errors import check_not_negative, check_positive, pick
-from experiments.tasks._pathfinder_core import PAIR_ATTEMPTS, Tables, draw_scene, margin_index
-from experiments.tasks._pathfinder_render import Ink, render_scene
-from experiments.tasks._pathfinder_tables import build_tables, disc_reach
+from experiments.tasks._pathfinder_core import PAIR_ATTEMPTS, choose_margins, draw_scenes
+from experiments.tasks._pathfinder_render import render_scenes
+from experiments.tasks._pathfinder_tables import build_ink, build_tables, disc_reach
+from experiments.tasks._pathfinder_types import FloatInk, Ink, Scenes, Tables
 from experiments.tasks._task import Source
 
+AnyInk = TypeVar("AnyInk", Ink, FloatInk)
 _STREAMS = {"train": 0, "validation": 2, "test": 4}  # the odd ones order the margins
 
 
@@ -197,8 +200,8 @@ class Scene(NamedTuple):
     attempts: np.ndarray
 
 
-class PathfinderSource(Source):
-    """Random access to the examples of one split, safe to read from many threads.
+class SceneSource(Source, Generic[AnyInk]):
+    """Random access to pictures of scenes, one split; safe to read from many threads.
 
     Args:
         options: the generator's parameters.
@@ -208,11 +211,6 @@ class PathfinderSource(Source):
 
     Raises:
         ValueError: if an argument is out of range, or no contour can start under ``options``.
-
-    Example:
-        >>> source = PathfinderSource(PATHFINDER["path128"], seed=0, split="test", n_examples=10)
-        >>> sorted(source[4]), sorted(int(source[i]["margin"]) for i in (4, 5))
-        (['image', 'label', 'margin'], [2, 3])
     """
 
     def __init__(
@@ -220,13 +218,14 @@ class PathfinderSource(Source):
     ) -> None:
         stream = pick("split", split, _STREAMS)
         if not 0 <= seed < 2**63:
-            raise ValueError(f"PathfinderSource: `seed` must be in [0, 2**63); got {seed}.")
+            raise ValueError(f"{type(self).__name__}: `seed` must be in [0, 2**63); got {seed}.")
         check_positive(self, n_examples=n_examples)
         self.options = options
         self.seed = seed
         self.split = split
         self.n_examples = n_examples
         self._tables = _tables_of(options)
+        self._ink = self._build_ink()
         self._stream = stream
 
     def __len__(self) -> int:
@@ -234,74 +233,141 @@ class PathfinderSource(Source):
 
     def __repr__(self) -> str:
         return (
-            f"PathfinderSource({self.options!r}, seed={self.seed}, split={self.split!r}, "
+            f"{type(self).__name__}({self.options!r}, seed={self.seed}, split={self.split!r}, "
             f"n_examples={self.n_examples})"
         )
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Draws one example.
+    @abc.abstractmethod
+    def _build_ink(self) -> dict[int, AnyInk]:
+        """What pictures of each margin are drawn with."""
+
+    @abc.abstractmethod
+    def _pictures(self, scenes: Scenes) -> dict[str, np.ndarray]:
+        """Columns of pictures."""
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray | np.generic]:
+        """Draws one example: the columns of :meth:`batch`, without their first axis."""
+        columns = self._draw(np.array([self._checked(index)]))
+        return {name: column[0] for name, column in columns.items()}
+
+    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
+        """Draws examples.
 
         Args:
-            index: its number, from 0.
+            indices: their numbers, from 0, integers of shape ``(B,)``.
+            epoch: not used.
 
         Returns:
-            ``image``, uint8 of shape ``(size, size)``; ``label`` and ``margin``, int32 scalars.
+            Columns of pictures; ``label`` and ``margin``, int32 of shape ``(B,)``.
 
         Raises:
-            IndexError: if ``index`` is negative or not below the number of examples.
+            IndexError: if an index is negative or not below the number of examples.
             ValueError: if no two contours were found that fit under ``options``.
         """
-        scene = self.scene(index)
-        _, ink, _ = self._tables[scene.margin]
-        image = np.zeros((self.options.size, self.options.size), np.uint8)
-        levels = np.empty((3, 256), np.uint8)
-        render_scene(ink, scene.paddles, scene.label, scene.origin, levels, image)
-        return {
-            "image": image,
-            "label": np.asarray(scene.label, np.int32),
-            "margin": np.asarray(scene.margin, np.int32),
-        }
+        del epoch
+        for index in (indices.min(), indices.max()):
+            self._checked(index)
+        return self._draw(indices)
 
     def scene(self, index: int) -> Scene:
         """The geometry of one example; same arguments and errors as indexing."""
-        index = operator.index(index)
-        if not 0 <= index < self.n_examples:
-            raise IndexError(
-                f"PathfinderSource: index must be in [0, {self.n_examples}); got {index}."
-            )
-        margins = self.options.margins
-        margin = margins[margin_index(self.seed, self._stream + 1, index, len(margins))]
-        tables, _, _ = self._tables[margin]
-        contours = (2 * tables.n_paddles, tables.n_distractors * tables.n_distractor_paddles)
-        paddles = np.empty((sum(contours), 5), np.int64)
-        attempts = np.zeros(4, np.int64)
-        rng = np.empty(1, np.uint64)
-        maps, committed = tables.empty.copy(), tables.empty.copy()
-        label, origin, n = draw_scene(
-            tables, self.seed, self._stream, index, rng, maps, committed, paddles, attempts
+        scenes = self._scenes(np.array([self._checked(index)]))
+        return Scene(
+            scenes.paddles[0, : scenes.n_paddles[0], :3],
+            int(scenes.label[0]),
+            int(scenes.origin[0]),
+            self.options.margins[scenes.margin[0]],
+            scenes.attempts[0],
         )
-        if n == 0:
-            raise ValueError(
-                f"PathfinderSource: no pair of contours fits in {PAIR_ATTEMPTS:,} attempts "
-                f"(example {index}, margin {margin}) under {self.options}; enlarge `size`, or "
-                "reduce `n_paddles`, `paddle_length` or `margins`."
-            )
-        return Scene(paddles[:n, :3], label, origin, margin, attempts)
 
     def angles(self, scene: Scene) -> np.ndarray:
         """Directions (n,) in which a scene's contours run at each dash, in radians."""
-        _, _, angles = self._tables[scene.margin]
+        _, angles = self._tables[scene.margin]
         return angles[scene.paddles[:, 2]]
+
+    def _checked(self, index: int) -> int:
+        index = operator.index(index)
+        if not 0 <= index < self.n_examples:
+            raise IndexError(
+                f"{type(self).__name__}: index must be in [0, {self.n_examples}); got {index}."
+            )
+        return index
+
+    def _draw(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        scenes = self._scenes(indices)
+        margins = np.array(self.options.margins, np.int32)
+        return {
+            **self._pictures(scenes),
+            "label": scenes.label.astype(np.int32),
+            "margin": margins[scenes.margin],
+        }
+
+    def _scenes(self, indices: np.ndarray) -> Scenes:
+        options, n = self.options, len(indices)
+        contours = (2 * options.n_paddles, options.n_distractors * options.n_distractor_paddles)
+        scenes = Scenes(
+            index=indices.astype(np.int64),
+            margin=np.empty(n, np.int64),
+            label=np.empty(n, np.int64),
+            origin=np.empty(n, np.int64),
+            n_paddles=np.zeros(n, np.int64),
+            paddles=np.empty((n, sum(contours), 5), np.int64),
+            attempts=np.zeros((n, 4), np.int64),
+        )
+        choose_margins(self.seed, self._stream + 1, len(options.margins), scenes)
+        rng = np.empty(1, np.uint64)
+        for k, margin in enumerate(options.margins):
+            tables, _ = self._tables[margin]
+            maps, committed = np.empty_like(tables.empty), np.empty_like(tables.empty)
+            sums = np.empty(len(tables.ring))
+            draw_scenes(tables, self.seed, self._stream, k, scenes, rng, sums, maps, committed)
+        if not scenes.n_paddles.all():
+            i = np.argmin(scenes.n_paddles)
+            raise ValueError(
+                f"{type(self).__name__}: no pair of contours fits in {PAIR_ATTEMPTS:,} attempts "
+                f"(example {indices[i]}, margin {options.margins[scenes.margin[i]]}) under "
+                f"{options}; enlarge `size`, or reduce `n_paddles`, `paddle_length` or `margins`."
+            )
+        return scenes
+
+
+class PathfinderSource(SceneSource[Ink]):
+    """Pathfinder: two dashed contours among shorter ones, and two marks.
+
+    Columns: ``image``, uint8 of shape ``(size, size)``; ``label``, 1 if both marks lie on one
+    contour; ``margin``.
+
+    Example:
+        >>> source = PathfinderSource(PATHFINDER["path128"], seed=0, split="test", n_examples=10)
+        >>> sorted(source[4]), sorted(int(source[i]["margin"]) for i in (4, 5))
+        (['image', 'label', 'margin'], [2, 3])
+    """
+
+    def _build_ink(self) -> dict[int, Ink]:
+        return _ink_of(self.options)
+
+    def _pictures(self, scenes: Scenes) -> dict[str, np.ndarray]:
+        size = self.options.size
+        images = np.zeros((len(scenes.index), size, size), np.uint8)
+        levels = np.empty((3, 256), np.uint8)
+        for k, margin in enumerate(self.options.margins):
+            render_scenes(self._ink[margin], k, scenes, levels, images)
+        return {"image": images}
 
 
 @functools.lru_cache(maxsize=16)
-def _tables_of(options: PathfinderOptions) -> dict[int, tuple[Tables, Ink, np.ndarray]]:
+def _tables_of(options: PathfinderOptions) -> dict[int, tuple[Tables, np.ndarray]]:
     tables = {margin: build_tables(options, margin) for margin in options.margins}
-    for margin, (table, _, _) in tables.items():
+    for margin, (table, _) in tables.items():
         seeds = table.seeds
         if not (seeds.usable & seeds.box[:, 1::2].all(axis=1)).any():
             raise ValueError(
-                f"PathfinderSource: no first dash fits with margin {margin} under {options}; "
+                f"Pathfinder: no first dash fits with margin {margin} under {options}; "
                 "enlarge `size`, or reduce `seed_distance`, `paddle_length` or `margins`."
             )
     return tables
+
+
+@functools.lru_cache(maxsize=16)
+def _ink_of(options: PathfinderOptions) -> dict[int, Ink]:
+    return {margin: build_ink(options, margin) for margin in options.margins}

@@ -19,6 +19,7 @@ from s4_checks import (
     check_s4d_minimal,
 )
 from s5_checks import check_layer, check_map
+from segmentation_checks import check_segmentation
 from sgconv_checks import check_sgconv
 
 CHECKERS = {
@@ -43,6 +44,7 @@ CHECKERS = {
     "sgconv": check_sgconv,
     "task": check_atomic,
     "task_listops": check_listops,
+    "task_pathfinder": check_segmentation,
 }
 
 
@@ -83,6 +85,7 @@ def test_golden(golden_file):
         "task_masked_select",
         "task_mips",
         "task_solve",
+        "task_pathfinder_segmentation",
     ],
 )
 def test_a_wrong_array_is_noticed(tmp_path, case):

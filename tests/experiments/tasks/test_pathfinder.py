@@ -19,7 +19,8 @@ from PIL import Image
 from scipy import stats
 
 from experiments.tasks import _pathfinder_jit as jit
-from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource, Scene
+from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource, Scene, SceneSource
+from experiments.tasks.segmentation import SEGMENTATION, SegmentationSource
 
 _REFERENCE: dict[str, Any] = json.loads(
     (Path(__file__).parent / "data" / "pathfinder_statistics.json").read_text()
@@ -31,22 +32,38 @@ _SIZES = [
     ("path32", 4000),
     ("path128", 800),
     ("path256", 400),
+    ("seg128", 200),
     pytest.param("path32", 20000, marks=pytest.mark.slow),
     pytest.param("path128", 4000, marks=pytest.mark.slow),
     pytest.param("path256", 2000, marks=pytest.mark.slow),
+    pytest.param("seg128", 1000, marks=pytest.mark.slow),
+    pytest.param("seg256", 400, marks=pytest.mark.slow),
+    pytest.param("seg512", 40, marks=pytest.mark.slow),
 ]
 
 
-def _source(name: str, n: int = 1000, seed: int = 0, split: str = "train") -> PathfinderSource:
+def _source(name: str, n: int = 1000, seed: int = 0, split: str = "train") -> SceneSource:
+    if name in SEGMENTATION:
+        return SegmentationSource(SEGMENTATION[name], seed=seed, split=split, n_examples=n)
     return PathfinderSource(PATHFINDER[name], seed=seed, split=split, n_examples=n)
 
 
-def _images(source: PathfinderSource) -> np.ndarray:
-    return np.stack([source[i]["image"] for i in range(len(source))])
+def _images(source: SceneSource) -> np.ndarray:
+    return source.batch(np.arange(len(source)), epoch=0)["image"]
 
 
-def _scenes(source: PathfinderSource) -> list[Scene]:
+def _scenes(source: SceneSource) -> list[Scene]:
     return [source.scene(i) for i in range(len(source))]
+
+
+def _matched(name: str, n: int) -> tuple[SceneSource, np.ndarray]:
+    """A source, and about `n` of its examples that have the reference's shares of margins."""
+    counts = {int(m): c[-1] for m, c in _REFERENCE[name]["geometry"]["survival"].items()}
+    source = _source(name, n)
+    margin = np.array([source.scene(i).margin for i in range(n)])
+    unit = min((margin == m).sum() / count for m, count in counts.items())
+    kept = [np.flatnonzero(margin == m)[: int(unit * count)] for m, count in counts.items()]
+    return source, np.concatenate(kept)
 
 
 # ---------------------------------------------------------------------------- against the reference
@@ -55,13 +72,14 @@ def _scenes(source: PathfinderSource) -> list[Scene]:
 @pytest.mark.parametrize(("name", "n"), _SIZES)
 def test_image_statistics(name: str, n: int) -> None:
     reference = _REFERENCE[name]
-    ours = image_statistics(_images(_source(name, n)))
+    source, indices = _matched(name, n)
+    ours = image_statistics(source.batch(indices, epoch=0)["image"])
     scores = {}
     for key, (mean, error) in reference["images"].items():
         our_mean, our_error = ours[key]
         # The reference is smaller: where events are rare it may have missed them, so its error is
         # at least what our spread says. Components in one image are not independent.
-        error = np.maximum(error, our_error * np.sqrt(n / reference["n_images"]))
+        error = np.maximum(error, our_error * np.sqrt(len(indices) / reference["n_images"]))
         pooled = 2 if key.startswith(("area", "diagonal")) else 1
         rounding = 1e-5 * np.abs(mean) + 1e-12
         scores[key] = (our_mean - mean) / (pooled * np.hypot(error, our_error) + rounding)
@@ -79,24 +97,20 @@ def _rate_scores(ours: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return (rates[0] - rates[1]) / np.maximum(error, 1e-12)
 
 
-def _survival_scores(source: PathfinderSource) -> np.ndarray:
-    """How attempts at a pair end: could start, half done, done; for every margin."""
+def _survival_scores(name: str, source: SceneSource) -> np.ndarray:
+    """How attempts at a pair end: could start, half done (where it is known), done; by margin."""
     scenes = _scenes(source)
     scores = []
-    for margin, counts in _REFERENCE[_name(source)]["geometry"]["survival"].items():
-        attempts = [s.attempts[:3] for s in scenes if s.margin == int(margin)]
+    for margin, counts in _REFERENCE[name]["geometry"]["survival"].items():
+        attempts = [s.attempts[: len(counts) - 1] for s in scenes if s.margin == int(margin)]
         ours = np.append(np.sum(attempts, axis=0), len(attempts))
         scores.append(_rate_scores(ours, np.array(counts)))
     return np.abs(np.concatenate(scores))
 
 
-def _name(source: PathfinderSource) -> str:
-    return f"path{source.options.size}"
-
-
 @pytest.mark.parametrize(("name", "n"), _SIZES)
 def test_success_rates(name: str, n: int) -> None:
-    assert _survival_scores(_source(name, n)).max() < _Z_MAX
+    assert _survival_scores(name, _source(name, n)).max() < _Z_MAX
 
 
 def _chi2(ours: np.ndarray, reference: np.ndarray) -> float:
@@ -110,7 +124,7 @@ def _chi2(ours: np.ndarray, reference: np.ndarray) -> float:
     return float(stats.norm.isf(max(result.pvalue, 1e-300)))
 
 
-def _turns(source: PathfinderSource, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def _turns(source: SceneSource, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Turns in degrees of the targets and of the distractors."""
     n, n_d = source.options.n_paddles, source.options.n_distractor_paddles
     angles = np.rad2deg(source.angles(scene))
@@ -122,8 +136,8 @@ def _turns(source: PathfinderSource, scene: Scene) -> tuple[np.ndarray, np.ndarr
 
 @pytest.mark.parametrize(("name", "n"), _SIZES)
 def test_geometry(name: str, n: int) -> None:
-    source = _source(name, n)
-    scenes = _scenes(source)
+    source, indices = _matched(name, n)
+    scenes = [source.scene(i) for i in indices]
     reference = _REFERENCE[name]["geometry"]
     n_paddles, n_d = source.options.n_paddles, source.options.n_distractor_paddles
     turns = [np.concatenate(t) for t in zip(*(_turns(source, s) for s in scenes), strict=True)]
@@ -147,19 +161,29 @@ def test_geometry(name: str, n: int) -> None:
         )[0],
     }
     scores = {k: _chi2(ours, np.array(reference[k])) for k, ours in histograms.items()}
-    counts = np.array([reference["distractors_placed"].get(str(k), 0) for k in range(9)])
-    scores["distractors_placed"] = _chi2(np.bincount(placed, minlength=9), counts)
+    counts = np.array([reference["distractors_placed"].get(str(k), 0) for k in range(19)])
+    scores["distractors_placed"] = _chi2(np.bincount(placed, minlength=19), counts)
     assert max(scores.values()) < _Z_MAX, scores
 
 
-def _marks(source: PathfinderSource, scene: Scene) -> np.ndarray:
+def _marks(source: SceneSource, scene: Scene) -> np.ndarray:
     """Centres of both marks, (2, 2)."""
     n = source.options.n_paddles
     end = scene.origin if scene.label else 1 - scene.origin
     return scene.paddles[[scene.origin * n, end * n + n - 1], :2]
 
 
-@pytest.mark.parametrize("name", ["path32", "path128", "path256"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "path32",
+        "path128",
+        "path256",
+        "seg128",
+        pytest.param("seg256", marks=pytest.mark.slow),
+        pytest.param("seg512", marks=pytest.mark.slow),
+    ],
+)
 def test_first_paddles_have_the_reference_freedom(name: str) -> None:
     source = _source(name)
     for margin, (usable, mean, least, most) in _REFERENCE[name]["geometry"][
@@ -192,7 +216,7 @@ def test_only_the_published_orientations_start_a_contour(
 @pytest.mark.parametrize("mutation", ["integer displacements", "no veto", "no overlap test"])
 def test_statistics_reject_unfaithful_generators(mutation: str) -> None:
     source = _source("path32", 4000)
-    tables, ink, angles = source._tables[1]
+    tables, angles = source._tables[1]
     seeds, limits = tables.seeds, tables.limits
     mutants = {
         "integer displacements": tables._replace(step=np.ceil(tables.step - 1e-9)),
@@ -201,20 +225,19 @@ def test_statistics_reject_unfaithful_generators(mutation: str) -> None:
             limits=limits._replace(lanes=np.full_like(limits.lanes, 255))
         ),
     }
-    source._tables = {1: (mutants[mutation], ink, angles)}
-    assert _survival_scores(source).max() > _Z_MAX
+    source._tables = {1: (mutants[mutation], angles)}
+    assert _survival_scores("path32", source).max() > _Z_MAX
 
 
 @pytest.mark.parametrize("name", ["path32", "path128"])
 def test_marks_equal_a_mark_drawn_on_the_whole_image(name: str) -> None:
     source = _source(name)
     options = source.options
-    margin = options.margins[0]
     a, side = options.supersampling, options.size
     n = options.n_paddles
-    ink = source._tables[margin][1]
-    blank = ink._replace(lines=np.zeros_like(ink.lines))
-    source._tables = dict.fromkeys(options.margins, (source._tables[margin][0], blank, None))
+    source._ink = {
+        margin: ink._replace(lines=np.zeros_like(ink.lines)) for margin, ink in source._ink.items()
+    }
     canvas = np.arange(a * side)
     for i in range(200):
         expected = np.zeros((side, side), np.uint8)
@@ -226,6 +249,67 @@ def test_marks_equal_a_mark_drawn_on_the_whole_image(name: str) -> None:
         image = source[i]["image"].astype(float)
         np.testing.assert_allclose(image, expected * (image.max() / 255), atol=2)
         assert len(source.scene(i).paddles) >= 2 * n
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [
+        ("seg128", 200),
+        pytest.param("seg256", 400, marks=pytest.mark.slow),
+        pytest.param("seg512", 40, marks=pytest.mark.slow),
+    ],
+)
+def test_shares_of_classes(name: str, n: int) -> None:
+    reference = _REFERENCE[name]["classes"]
+    source, indices = _matched(name, n)
+    columns = source.batch(indices, epoch=0)
+    target, label = columns["target"], columns["label"]
+    shares = np.stack([(target == c).mean(axis=(1, 2)) for c in range(3)], axis=1)
+    bright = columns["image"] > 127
+    ours = {
+        "label_0": shares[label == 0],
+        "label_1": shares[label == 1],
+        "bright_in_mask": (bright & (target > 0)).sum((1, 2)) / bright.sum((1, 2)),
+    }
+    for key, values in ours.items():
+        mean, error = (np.array(x) for x in reference[key])
+        deviation = values.std(axis=0, ddof=1)
+        n_reference = _REFERENCE[name]["n_images"] / (2 if "label" in key else 1)
+        error = np.hypot(np.maximum(error, deviation / n_reference**0.5), deviation / n**0.5)
+        assert (np.abs(values.mean(axis=0) - mean) <= _Z_MAX * error + 1e-9).all(), key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seg128",
+        pytest.param("seg256", marks=pytest.mark.slow),
+        pytest.param("seg512", marks=pytest.mark.slow),
+    ],
+)
+def test_segmented_pictures_overshoot_as_the_reference_does(name: str) -> None:
+    """The brightest pixel before bytes are made: a mark's, one at the edge, or a paddle's."""
+    source = _source(name)
+    peaks = [
+        peak
+        for ink in source._ink.values()
+        for peak in (
+            ink.disc_peaks.ravel(),
+            ink.line_peaks * ink.target_contrast,
+        )
+    ]
+    for brightest in _REFERENCE[name]["classes"]["brightest"]:
+        assert np.isclose(np.concatenate(peaks), brightest, rtol=1e-6).any()
+
+
+def test_a_batch_is_its_examples() -> None:
+    for source in (_source("path128", 40), _source("seg128", 40)):
+        indices = np.array([7, 3, 39, 3])
+        batch = source.batch(indices, epoch=0)
+        for k, i in enumerate(indices.tolist()):
+            example = source[i]
+            assert example.keys() == batch.keys()
+            assert all(np.array_equal(example[name], batch[name][k]) for name in batch)
 
 
 # -------------------------------------------------------------------------------------- the source
@@ -300,6 +384,8 @@ def test_repr_tells_sources_apart() -> None:
 def test_index_out_of_range(index: int) -> None:
     with pytest.raises(IndexError, match=r"must be in \[0, 1000\)"):
         _source("path32")[index]
+    with pytest.raises(IndexError, match=r"PathfinderSource: index must be in \[0, 1000\)"):
+        _source("path32").batch(np.array([5, index, 6]), epoch=0)
 
 
 @pytest.mark.parametrize(
