@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -23,16 +24,26 @@ from rich.table import Table
 import s5jax
 from experiments.build import Setup, prepare
 from experiments.data import on_device, train_batches
-from experiments.errors import run_command
+from experiments.errors import UsageError, run_command
 from experiments.loop import fit
 from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
+from experiments.tasks import DATA_DIR, DataOptions, Files, get_task
 from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
+from experiments.tasks.pixels import CifarOptions, MnistOptions
+from experiments.tasks.text import ReviewsOptions
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
+GPU_TOKENS_PER_S = 1e7
+PIPELINES: dict[str, DataOptions] = {
+    "image": CifarOptions(),
+    "smnist": MnistOptions(),
+    "text": ReviewsOptions(n_train=20_000, n_validation=2_500, n_test=2_500, held_out="train_only"),
+}
+"""Data read from files, of the published length."""
 IMAGES_PER_S = {"path32": 5_000, "path128": 500}
 
 
@@ -152,6 +163,24 @@ def pathfinder_row(setting: str, n: int) -> Row:
     )
 
 
+def pipeline_row(name: str, data: DataOptions, files: Files) -> Row | None:
+    """Examples per second and core against twice what a fast GPU takes; None without data."""
+    task, size, n = get_task(name)(data, files), 50, 100
+    try:
+        source = task.source("train", seed=0)
+    except UsageError as error:
+        print(f"{name}_pipeline is left out: {error}")
+        return None
+    orders = np.random.default_rng(0).integers(len(source), size=(n + 1, size))
+    source.batch(orders[n], epoch=0)
+    start = time.thread_time()
+    for order in orders[:n]:
+        source.batch(order, epoch=0)
+    rate = n * size / (time.thread_time() - start)
+    target = 2 * GPU_TOKENS_PER_S / task.length
+    return Row(f"{name}_pipeline", rate / target, 1, {"examples_per_s": {"one core": rate}})
+
+
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, so that a slow spell hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -181,17 +210,23 @@ def _compile(setup: Setup) -> tuple[jax.stages.Compiled, Callable[[], None]]:
     return compiled, step
 
 
-def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> None:
+def main(
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = DATA_DIR,
+) -> None:
     """Measures speed and memory against references; takes a few minutes.
 
     Args:
         json: also write the rows to this file.
+        data_dir: folder of the data sets; rows whose data are not there are left out.
     """
+    pipelines = (pipeline_row(name, data, Files(data_dir)) for name, data in PIPELINES.items())
     rows = [
         *train_step_rows(),
         host_overhead_row(),
         pathfinder_row("path32", n=20_000),
         pathfinder_row("path128", n=2_000),
+        *(row for row in pipelines if row is not None),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")

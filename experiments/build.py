@@ -52,9 +52,15 @@ def prepare(
     """
     with blaming_options():
         task = get_task(config.task)(config.data, files)
+        task.source("train", seed=config.seed)[0]  # fails now if no example can be had
+    return build(config, task, mesh, model)
+
+
+def build(config: Config, task: Task, mesh: Mesh, model: nnx.Module | None = None) -> Setup:
+    """As :func:`prepare`, without looking at the data."""
+    with blaming_options():
         model = model or config.model.build(task, rngs=nnx.Rngs(config.seed))
         labels = group_labels(model, config.optim)
-        task.source("train", seed=config.seed)[0]  # fails now if no example can be had
     optimizer = make_optimizer(config, labels)
     steps = make_steps(
         model, task, optimizer, mesh, seed=config.seed, log_every=config.train.log_every

@@ -20,7 +20,14 @@ from experiments.models import MODELS, ModelOptions
 from experiments.tasks import DataOptions, get_task
 
 OptConfig = Literal[
-    "standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "slow_C", "slow_h_decay"
+    "standard",
+    "BandCdecay",
+    "BfastandCdecay",
+    "noBCdecay",
+    "slow_C",
+    "slow_h_decay",
+    "frozen_h",
+    "fast_A",
 ]
 Group = Literal["regular", "no_decay", "ssm", "ssm_decay", "frozen"]
 Section = TypeVar("Section")
@@ -40,8 +47,12 @@ class OptimOptions:
     """After the warm-up; s5_cosine is the published S5's, at zero in the last warm-up's worth."""
     warmup_steps: int = 0
     """Linear warm-up [steps]."""
+    period_steps: int | None = None
+    """Where the cosine reaches zero, to rise again after it; by default the run's end [steps]."""
+    by_epoch: bool = False
+    """The rate changes at the start of each epoch only, as in HOPE's scripts."""
     opt_config: OptConfig = "standard"
-    """Which of B, C, D and h decay, and at which rate they learn; the first four are S5's names."""
+    """Which of A, B, C, D and h decay, and at which rate they learn; four have S5's names."""
     dt_group: Group = "ssm"
     """How the step sizes learn."""
     decay_all: bool = True
@@ -49,6 +60,11 @@ class OptimOptions:
 
     def __post_init__(self) -> None:
         check_positive(self, lr=self.lr, ssm_lr=self.ssm_lr)
+        if self.period_steps is not None and self.period_steps <= self.warmup_steps:
+            raise ValueError(
+                "OptimOptions: `period_steps` must exceed `warmup_steps`; got "
+                f"{self.period_steps} and {self.warmup_steps}."
+            )
         check_not_negative(self, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
 
 
@@ -193,8 +209,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
-        return None
+    if origin is types.UnionType and type(None) in arguments:
+        return None if value is None else _convert(arguments[0], value, where)
     if kind is float and type(value) is int:
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True):

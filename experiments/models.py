@@ -272,10 +272,14 @@ class AttentionOptions(ModelOptions):
 
     n_heads: int = 4
     """Heads; each has d_model / n_heads features."""
+    window: int | None = None
+    """Steps seen, back and, if bidirectional, ahead; without it, the whole sequence."""
 
     def layer_options(self, task: Task) -> dict[str, Any]:
-        """Those of the layer, which sees the task's longest sequence whole."""
-        return {**super().layer_options(task), "l_max": task.length}
+        """Those of the layer, which counts its window from the task's longest sequence."""
+        options = super().layer_options(task)
+        window = options.pop("window")
+        return {**options, "l_max": task.length if window is None else window}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,14 @@ OVERRIDES: dict[str, dict[str, str]] = {
     "noBCdecay": {"C": "ssm", "D": "ssm"},
     "slow_C": {"C": "ssm_decay"},
     "slow_h_decay": {"h": "ssm_decay"},
+    "frozen_h": {"h": "frozen"},
+    "fast_A": {"raw_decay": "regular", "Lambda_im": "regular"},
 }
 """What each ``opt_config`` changes in the groups that a model declares.
 
 The first four are those of the published S5. ``slow_C`` is the current S4's, where it gives one
-learning rate for all of a layer; ``slow_h_decay`` is HOPE's with a weight decay.
+learning rate for all of a layer; ``slow_h_decay`` is HOPE's with a weight decay, ``frozen_h`` that
+of its released code for texts, and ``fast_A`` that of the S4D in its scripts.
 """
 STEP_SIZES = ("log_step", "raw_step")
 UNDECAYED = ("bias", "scale", "embedding")
@@ -31,6 +34,8 @@ UNDECAYED = ("bias", "scale", "embedding")
 
 def cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
     r"""Linear warm-up from zero, then half a cosine down to zero at the last step.
+
+    A longer run sees the rate rise again, with the period of the cosine.
 
     .. math:: \eta_k = \eta \tfrac{k}{W} \ (k < W), \qquad
         \eta_k = \tfrac{\eta}{2} \left(1 + \cos \pi \tfrac{k - W}{T - W}\right)
@@ -43,7 +48,14 @@ def cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
     Returns:
         The learning rate as a function of the step :math:`k`, counted from zero.
     """
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step)
+        warmup = peak * step / max(warmup_steps, 1)
+        phase = jnp.pi * (step - warmup_steps) / (steps - warmup_steps)
+        return jnp.where(step < warmup_steps, warmup, peak * 0.5 * (1 + jnp.cos(phase)))
+
+    return schedule
 
 
 def s5_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
@@ -89,8 +101,13 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 def make_schedule(config: Config, peak: float) -> optax.Schedule:
     """The run's learning rate as a function of the step, for one peak rate."""
-    build = pick("schedule", config.optim.schedule, SCHEDULES)
-    return build(peak, warmup_steps=config.optim.warmup_steps, steps=config.train.steps)
+    options, epoch = config.optim, config.steps_per_epoch
+    build = pick("schedule", options.schedule, SCHEDULES)
+    steps = options.period_steps or config.train.steps
+    schedule = build(peak, warmup_steps=options.warmup_steps, steps=steps)
+    if not options.by_epoch:
+        return schedule
+    return lambda step: schedule(jnp.asarray(step) // epoch * epoch)
 
 
 def group_labels(model: nnx.Module, options: OptimOptions) -> Any:

@@ -41,6 +41,8 @@ def plan(setup: Setup, compiled: jax.stages.Compiled, seconds: float, step: int)
         "time": f"{seconds:.3g} s a step, {left} to the last one, evaluations not counted",
         "device": device_name(setup.mesh),
     }
+    if setup.task.note:
+        lines["note"] = setup.task.note
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
 
 

@@ -56,6 +56,8 @@ DONORS = {
     "gru": ("s4", "s4d", "s5", "dlr"),
 }
 """Whose published settings a model takes on a task for which it has none, the nearest first."""
+LOCAL_ATTENTION = 1024
+"""The window of the local attention in the DLR paper [steps]."""
 TINY: tuple[ModelOptions, ...] = (
     S5Options(n_layers=2, d_model=8, d_state=16, n_blocks=2, dropout=0.05),
     S4Options(n_layers=2, d_model=8, d_state=8),
@@ -72,13 +74,17 @@ TINY: tuple[ModelOptions, ...] = (
 def complete(published: Sequence[Recipe]) -> tuple[Recipe, ...]:
     """The published ``paper`` recipes of one task, and for each other model the nearest of them.
 
-    A derived recipe has the donor's data, stack and training, and the model's own defaults.
+    A derived recipe has the donor's data, stack and training, and the model's own defaults;
+    attention to long sequences is local.
     """
     known = {recipe.config.model.name: recipe for recipe in published}
     derived = []
     for name in MODELS.keys() - known.keys():
         donor = next((known[other] for other in DONORS[name] if other in known), published[0])
-        derived.append(nearest(donor, MODELS[name]))
+        length = get_task(donor.config.task)(donor.config.data).length
+        local = name == "attention" and length > LOCAL_ATTENTION
+        changes = {"window": LOCAL_ATTENTION} if local else {}
+        derived.append(nearest(donor, MODELS[name], **changes))
     return (*published, *sorted(derived, key=lambda recipe: recipe.key))
 
 

@@ -12,8 +12,29 @@ from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
 from experiments.tasks.paths import Paths
+from experiments.tasks.pixels import (
+    ColourCifar,
+    Digits,
+    GreyCifar,
+    Mnist,
+    NoisyCifar,
+    PermutedMnist,
+)
+from experiments.tasks.text import Papers, Reviews
 
-TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+TASKS: dict[str, type[Task]] = {
+    "text": Reviews,
+    "retrieval": Papers,
+    "image": GreyCifar,
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+    "scifar": ColourCifar,
+    "noisy_scifar": NoisyCifar,
+    "smnist": Mnist,
+    "psmnist": PermutedMnist,
+    "digits": Digits,
+}
 
 
 def get_task(name: str) -> type[Task]:
