@@ -139,6 +139,27 @@ class SampleFlags(SampleSelection):
     data: tyro.conf.FlagConversionOff[DataOptions]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareFlags:
+    """Puts a task's data set where the task looks for it.
+
+    Example: python -m experiments.data prepare --task=smnist --data-dir=DIR
+    """
+
+    task: Annotated[str, tyro.conf.arg(metavar="NAME")]
+    """Whose data set."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = DATA_DIR
+    """Folder of the data sets, in the layout of tensorflow-datasets."""
+    source: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The publisher's files, packed or unpacked, or their folder; without it, a download."""
+
+
+def parse_prepare(args: Sequence[str]) -> PrepareFlags:
+    """Reads the command line of ``experiments.data prepare``."""
+    prog = "python -m experiments.data prepare"
+    return tyro.cli(PrepareFlags, args=args, prog=prog, use_underscores=True)
+
+
 def parse_train(args: Sequence[str]) -> TrainFlags:
     """Reads the command line of ``experiments.train``."""
 

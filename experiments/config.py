@@ -20,7 +20,14 @@ from experiments.models import MODELS, ModelOptions
 from experiments.tasks import DataOptions, get_task
 
 OptConfig = Literal[
-    "standard", "BandCdecay", "BfastandCdecay", "noBCdecay", "slow_C", "slow_h_decay"
+    "standard",
+    "BandCdecay",
+    "BfastandCdecay",
+    "noBCdecay",
+    "slow_C",
+    "slow_h_decay",
+    "frozen_h",
+    "fast_A",
 ]
 Group = Literal["regular", "no_decay", "ssm", "ssm_decay", "frozen"]
 Section = TypeVar("Section")
@@ -45,7 +52,7 @@ class OptimOptions:
     by_epoch: bool = False
     """The rate changes at the start of each epoch only, as in HOPE's scripts."""
     opt_config: OptConfig = "standard"
-    """Which of B, C, D and h decay, and at which rate they learn; the first four are S5's names."""
+    """Which of A, B, C, D and h decay, and at which rate they learn; four have S5's names."""
     dt_group: Group = "ssm"
     """How the step sizes learn."""
     decay_all: bool = True

@@ -1,4 +1,6 @@
-"""The input pipeline, and ``python -m experiments.data sample``: what training sees, as a file.
+"""The input pipeline, and ``python -m experiments.data sample|prepare``.
+
+``sample`` writes what training sees to a file; ``prepare`` puts data sets where tasks find them.
 
 Batches are addressable: the data position is the number of the step, so neither prefetching nor an
 interruption can change which examples a step gets.
@@ -9,16 +11,17 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.cli import parse_sample
+from experiments.cli import parse_prepare, parse_sample
 from experiments.errors import UsageError, blaming_options, run_command
 from experiments.mesh import by_example
+from experiments.prepare import prepare
 from experiments.tasks import Batch, Split, Task, get_task
 
 
@@ -131,19 +134,32 @@ def sample(task: Task, split: Split, *, seed: int, n: int) -> dict[str, np.ndarr
 
 
 def main() -> None:
-    """Reads the command line and writes the file."""
+    """Reads the command line, and writes a sample or prepares a data set."""
     command, *args = sys.argv[1:] or ["--help"]
-    if command != "sample":
-        print(
-            "usage: python -m experiments.data sample --task=NAME ...   (--help lists the options)"
-        )
-        raise SystemExit(0 if command in ("-h", "--help") else 2)
+    commands = {"sample": _sample_command, "prepare": _prepare_command}
+    if command in commands:
+        commands[command](args)
+        return
+    print(
+        "usage: python -m experiments.data sample|prepare --task=NAME ...   "
+        "(--help lists the options)"
+    )
+    raise SystemExit(0 if command in ("-h", "--help") else 2)
+
+
+def _sample_command(args: Sequence[str]) -> None:
     flags = parse_sample(args)
     task = get_task(str(flags.task))(flags.data, flags.files())
     arrays = sample(task, flags.split, seed=flags.seed, n=flags.n)
     np.savez(flags.out, allow_pickle=False, **arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
     print(f"Wrote {flags.out}: {shapes}")
+
+
+def _prepare_command(args: Sequence[str]) -> None:
+    flags = parse_prepare(args)
+    source = flags.source and flags.source.expanduser()
+    prepare(flags.task, flags.data_dir.expanduser(), source)
 
 
 if __name__ == "__main__":

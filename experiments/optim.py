@@ -19,11 +19,14 @@ OVERRIDES: dict[str, dict[str, str]] = {
     "noBCdecay": {"C": "ssm", "D": "ssm"},
     "slow_C": {"C": "ssm_decay"},
     "slow_h_decay": {"h": "ssm_decay"},
+    "frozen_h": {"h": "frozen"},
+    "fast_A": {"raw_decay": "regular", "Lambda_im": "regular"},
 }
 """What each ``opt_config`` changes in the groups that a model declares.
 
 The first four are those of the published S5. ``slow_C`` is the current S4's, where it gives one
-learning rate for all of a layer; ``slow_h_decay`` is HOPE's with a weight decay.
+learning rate for all of a layer; ``slow_h_decay`` is HOPE's with a weight decay, ``frozen_h`` that
+of its released code for texts, and ``fast_A`` that of the S4D in its scripts.
 """
 STEP_SIZES = ("log_step", "raw_step")
 UNDECAYED = ("bias", "scale", "embedding")

@@ -77,6 +77,8 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
         "time": f"{seconds:.3g} s a step, {left} to the last one, evaluations not counted",
         "device": device_name(setup.mesh),
     }
+    if setup.task.note:
+        lines["note"] = setup.task.note
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
 
 

@@ -31,6 +31,28 @@ TASKS: dict[str, type[Task]] = {
     "pathfinder_segmentation_128": Segmentation,
     "pathfinder_segmentation_256": Segmentation,
     "pathfinder_segmentation_512": Segmentation,
+from experiments.tasks.pixels import (
+    ColourCifar,
+    Digits,
+    GreyCifar,
+    Mnist,
+    NoisyCifar,
+    PermutedMnist,
+)
+from experiments.tasks.text import Papers, Reviews
+
+TASKS: dict[str, type[Task]] = {
+    "text": Reviews,
+    "retrieval": Papers,
+    "image": GreyCifar,
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+    "scifar": ColourCifar,
+    "noisy_scifar": NoisyCifar,
+    "smnist": Mnist,
+    "psmnist": PermutedMnist,
+    "digits": Digits,
 }
 
 

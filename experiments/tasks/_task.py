@@ -158,6 +158,11 @@ class Task(abc.ABC):
         """The examples of a split; example ``i`` is a pure function of (seed, split, i)."""
 
     @property
+    def note(self) -> str:
+        """What a reader of the figures must know; said before training."""
+        return ""
+
+    @property
     def quantities(self) -> dict[str, tuple[int, ...]]:
         """What ``measure`` returns: the shape of each quantity, without the axis of examples."""
         return dict.fromkeys(self.measures, ())

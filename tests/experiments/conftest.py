@@ -4,11 +4,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
+from true_files import prepare_all
 
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.mesh import make_mesh
 from experiments.models import S5Options
-from experiments.tasks import TASKS, DataOptions, Source, Task
+from experiments.tasks import TASKS, DataOptions, Files, Source, Task
 from experiments.tasks._task import measure_classification
 
 
@@ -70,6 +71,14 @@ def compilation_cache(tmp_path_factory):
     yield folder
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> Files:
+    """A folder with small data sets of the true formats."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare_all(folder, tmp_path_factory.mktemp("published"))
+    return Files(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

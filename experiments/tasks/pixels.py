@@ -1,0 +1,306 @@
+"""Images read pixel by pixel: CIFAR-10, MNIST, and the small digits of scikit-learn.
+
+Splits are the published ones: a tenth of the training images, drawn as PyTorch draws it with seed
+42, validates. For CIFAR-10 these are the same images as there. MNIST's order is lost in
+tensorflow-datasets, so there the sizes agree, and the images do not.
+"""
+
+import abc
+import dataclasses
+import functools
+from typing import ClassVar, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.tasks._held_out import Parts, RowsSource, first_rows, hold_out
+from experiments.tasks._task import (
+    Batch,
+    DataOptions,
+    Files,
+    Source,
+    Split,
+    Task,
+    measure_classification,
+    published_order,
+)
+from experiments.tasks._tfds import Columns, read_images
+
+N_PIXELS = 1024
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CifarOptions(DataOptions):
+    """Data: CIFAR-10."""
+
+    n_train: int = 45_000
+    """Training examples."""
+    n_validation: int = 5_000
+    """Validation examples, by which the best checkpoint is chosen."""
+    n_test: int = 10_000
+    """Test examples, used once, at the end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColourOptions(CifarOptions):
+    """Data: CIFAR-10 in colour."""
+
+    std: tuple[float, float, float] = (0.247, 0.243, 0.261)
+    """By which red, green and blue are divided; HOPE's scripts and S4's stand-alone example have
+    0.2023, 0.1994 and 0.2010."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoisyOptions(ColourOptions):
+    """Data: CIFAR-10 in colour, and noise after it."""
+
+    std: tuple[float, float, float] = (0.2023, 0.1994, 0.2010)
+    """By which red, green and blue are divided."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MnistOptions(DataOptions):
+    """Data: MNIST."""
+
+    n_train: int = 54_000
+    """Training examples."""
+    n_validation: int = 6_000
+    """Validation examples, by which the best checkpoint is chosen."""
+    n_test: int = 10_000
+    """Test examples, used once, at the end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitsOptions(DataOptions):
+    """Data: scikit-learn's handwritten digits."""
+
+    n_train: int = 1_200
+    """Training examples."""
+    n_validation: int = 297
+    """Validation examples, by which the best checkpoint is chosen."""
+    n_test: int = 300
+    """Test examples, used once, at the end."""
+
+
+class Images(Task):
+    """Images in ten classes, flattened row by row."""
+
+    d_input = 1
+    d_output = 10
+
+    def source(self, split: Split, *, seed: int) -> Source:
+        """Images as bytes, and labels; the same for every seed."""
+        del seed
+        columns, rows = self.rows(split)
+        return RowsSource(rows, **columns)
+
+    @abc.abstractmethod
+    def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
+        """Arrays, and which of their rows are the split."""
+
+    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Cross entropy and accuracy."""
+        return measure_classification(outputs, batch["label"])
+
+
+class HeldOutImages(Images):
+    """A data set of tensorflow-datasets, a tenth of whose training split validates."""
+
+    dataset: ClassVar[str]
+    name: ClassVar[str]
+    """Of the task, for messages."""
+    grey: ClassVar[bool] = False
+    """Whether colours are to become grey values."""
+
+    def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
+        """The arrays of the split that TFDS has, and which of their rows are asked for."""
+        read = functools.partial(_read, self.dataset, self.name, self.files, self.grey)
+        columns = {part: read(part) for part in ("train", "test")}
+        train, validation = hold_out(len(columns["train"]["label"]), 0.1)
+        test = np.arange(len(columns["test"]["label"]))
+        parts: Parts = {"train": train, "validation": validation, "test": test}
+        rows = first_rows(self.options, parts)[split]
+        return columns["test" if split == "test" else "train"], rows
+
+
+class GreyCifar(HeldOutImages):
+    r"""Grey CIFAR-10, the image task of Long Range Arena: 1024 steps of one value.
+
+    .. math:: u = (x / 255 - 122.6 / 255) / (61 / 255)
+    """
+
+    options_type = CifarOptions
+    dataset, name, grey = "cifar10", "image", True
+    length = N_PIXELS
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """``u`` of shape ``(B, 1024, 1)``."""
+        u = (batch["image"].astype(jnp.float32) - 122.6) / 61
+        return {"u": u.reshape(-1, self.length, 1)}
+
+
+class ColourCifar(HeldOutImages):
+    """CIFAR-10 in colour: 1024 steps of three values, each with mean 0 and variance 1."""
+
+    options_type = ColourOptions
+    dataset, name = "cifar10", "scifar"
+    d_input = 3
+    length = N_PIXELS
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """``u`` of shape ``(B, 1024, 3)``."""
+        mean = jnp.array([0.4914, 0.4822, 0.4465])
+        u = (batch["image"].astype(jnp.float32) / 255 - mean) / jnp.array(self.options.std)
+        return {"u": u.reshape(-1, N_PIXELS, 3)}
+
+
+class NoisyCifar(ColourCifar):
+    """HOPE's test of memory: the image, then 1024 steps of noise, in which the answer is read.
+
+    The noise is uniform in [0, 1) and new each time that an example is trained on. An evaluation
+    has always the same, so that checkpoints can be compared. The published model averages its last
+    1024 outputs and then decodes them linearly; here the decoded ones are averaged, which is the
+    same.
+    """
+
+    options_type = NoisyOptions
+    name = "noisy_scifar"
+    head = "label"
+    causal = True
+    length = 2 * N_PIXELS
+
+    def source(self, split: Split, *, seed: int) -> Source:
+        """Images, labels, and keys of the noise."""
+        columns, rows = self.rows(split)
+        return _NoiseKeys(split, seed, rows, columns)
+
+    def expand(self, batch: Batch) -> Batch:
+        """Draws ``noise`` of shape ``(B, 1024, 3)``."""
+
+        def draw(key: jax.Array) -> jax.Array:
+            return jax.random.uniform(jax.random.wrap_key_data(key), (N_PIXELS, 3))
+
+        return {**batch, "noise": jax.vmap(draw)(batch["key"])}
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """``u`` of shape ``(B, 2048, 3)``."""
+        image = super().inputs(batch)["u"]
+        return {"u": jnp.concatenate([image, batch["noise"]], axis=1)}
+
+    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Cross entropy and accuracy of the mean of the last 1024 logits."""
+        return super().measure(outputs[:, N_PIXELS:].mean(axis=1), batch)
+
+
+class Mnist(HeldOutImages):
+    """MNIST: 784 steps of one value from 0 to 1."""
+
+    options_type = MnistOptions
+    dataset, name = "mnist", "smnist"
+    length = 784
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """``u`` of shape ``(B, 784, 1)``."""
+        u = batch["image"].astype(jnp.float32) / 255
+        return {"u": u.reshape(-1, self.length, 1)}
+
+
+class PermutedMnist(Mnist):
+    """MNIST in the bit-reversed order of S4's loader."""
+
+    name = "psmnist"
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """``u`` of shape ``(B, 784, 1)``."""
+        return {"u": super().inputs(batch)["u"][:, bit_reversal(self.length)]}
+
+
+class Digits(Images):
+    """Handwritten digits of 8 x 8 pixels that come with scikit-learn: 64 steps from 0 to 1.
+
+    Training, validation and test images follow each other in a fixed random order of all 1,797.
+    """
+
+    options_type = DigitsOptions
+    length = 64
+
+    def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
+        """The arrays, and a part of one permutation."""
+        columns = _read_digits()
+        order = published_order(len(columns["label"]))
+        parts = dict(zip(SPLITS, np.split(order, [1_200, 1_497]), strict=True))
+        return columns, first_rows(self.options, parts)[split]
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """``u`` of shape ``(B, 64, 1)``."""
+        u = batch["image"].astype(jnp.float32) / 16
+        return {"u": u.reshape(-1, self.length, 1)}
+
+
+def bit_reversal(n: int) -> np.ndarray:
+    """The numbers below n, in the order of their binary digits read backwards.
+
+    Args:
+        n: how many.
+
+    Returns:
+        Integers of shape ``(n,)``.
+
+    Example:
+        >>> bit_reversal(6).tolist()
+        [0, 4, 2, 1, 5, 3]
+    """
+    n_bits = (n - 1).bit_length()
+    order = np.array([int(f"{i:0{n_bits}b}"[::-1], 2) for i in range(2**n_bits)])
+    return order[order < n]
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """The luma of ITU-R 601, in the integers of the Python Imaging Library.
+
+    Args:
+        image: uint8 of shape ``(*batch, 3)``.
+
+    Returns:
+        uint8 of shape ``(*batch,)``.
+
+    Example:
+        >>> to_grey(np.array([[255, 0, 0], [10, 20, 30]], np.uint8)).tolist()
+        [76, 18]
+    """
+    weighted = image[..., 0] * np.uint32(19595)
+    weighted += image[..., 1] * np.uint32(38470)
+    weighted += image[..., 2] * np.uint32(7471)
+    return ((weighted + 0x8000) >> 16).astype(np.uint8)
+
+
+class _NoiseKeys(RowsSource):
+    """Adds ``key``: two words that differ for every seed, split, epoch and example."""
+
+    def __init__(self, split: Split, seed: int, rows: np.ndarray, columns: Columns) -> None:
+        super().__init__(rows, **columns)
+        self._split, self._seed = split, seed
+
+    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
+        """The rows of the arrays, and a key for each."""
+        seeds = np.random.SeedSequence((self._seed, SPLITS.index(self._split), epoch))
+        key = np.stack(np.broadcast_arrays(seeds.generate_state(1), indices), axis=-1)
+        return {**super().batch(indices, epoch=epoch), "key": key.astype(np.uint32)}
+
+
+@functools.lru_cache(maxsize=4)
+def _read(
+    dataset: str, task: str, files: Files, grey: bool, part: Literal["train", "test"]
+) -> Columns:
+    columns = read_images(dataset, part, files, task=task)
+    return {**columns, "image": to_grey(columns["image"])} if grey else columns
+
+
+@functools.lru_cache(maxsize=1)
+def _read_digits() -> Columns:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return {"image": digits.images.astype(np.uint8), "label": digits.target.astype(np.int32)}

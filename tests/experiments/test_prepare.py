@@ -1,0 +1,145 @@
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from true_files import (
+    cifar_batches,
+    write_aan,
+    write_cifar_archive,
+    write_cifar_pickles,
+    write_imdb,
+    write_mnist,
+)
+
+from experiments import data, prepare
+from experiments.errors import RunError, UsageError
+from experiments.tasks import TASKS, Files
+from experiments.tasks._tfds import open_dataset, read_examples
+
+
+def images(task, data_dir):
+    options = TASKS[task].options_type(n_train=180, n_validation=20, n_test=40)
+    source = TASKS[task](options, Files(data_dir)).source("train", seed=0)
+    return source.batch(np.arange(180), epoch=0)
+
+
+def test_packed_and_unpacked_files_give_the_same(tmp_path, capsys):
+    found = []
+    for name, write in (("binary", write_cifar_archive), ("python", write_cifar_pickles)):
+        source = tmp_path / name
+        source.mkdir()
+        write(source)
+        prepare.prepare("scifar", tmp_path / f"{name}-data", source)
+        found.append(images("scifar", tmp_path / f"{name}-data"))
+    np.testing.assert_array_equal(found[0]["image"], found[1]["image"])
+    np.testing.assert_array_equal(found[0]["label"], found[1]["label"])
+    out = capsys.readouterr().out
+    assert "CIFAR-10: not the published content: data_batch_1" in out
+    assert "train 200, test 40" in out
+
+
+def test_mnist_files_may_be_unpacked(tmp_path):
+    source = tmp_path / "files"
+    source.mkdir()
+    prepare.prepare("smnist", tmp_path, write_mnist(source, packed=False))
+    assert images("psmnist", tmp_path)["image"].shape == (180, 28, 28)
+
+
+def test_prepared_data_have_the_names_of_their_classes(tmp_path):
+    source = tmp_path / "files"
+    source.mkdir()
+    prepare.prepare("text", tmp_path, write_imdb(source, n=3))
+    builder = open_dataset("imdb_reviews", Files(tmp_path), task="text")
+    assert builder.info.features["label"].names == ["neg", "pos"]
+    texts = {x["text"].decode(): x["label"] for x in read_examples(builder, "train")}
+    assert texts["a fine film 2<br />Ä"] == 1
+    assert len(texts) == 6
+    with pytest.raises(UsageError, match="no split 'unsupervised', only"):
+        read_examples(builder, "unsupervised")
+
+
+def test_what_is_there_is_left_alone(tmp_path, capsys):
+    source = tmp_path / "files"
+    source.mkdir()
+    prepare.prepare("smnist", tmp_path, write_mnist(source, packed=True))
+    prepare.prepare("psmnist", tmp_path, None)
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_a_form_that_needs_tensorflow_is_refused(tmp_path):
+    source = tmp_path / "files"
+    source.mkdir()
+    prepare.prepare("smnist", tmp_path, write_mnist(source, packed=True))
+    (info,) = (tmp_path / "mnist").glob("*/dataset_info.json")
+    info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
+    with pytest.raises(UsageError, match="Prepare it anew in another --data-dir"):
+        images("smnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "write", "lost", "word"),
+    [
+        ("image", write_cifar_pickles, "data_batch_3", "data_batch_3"),
+        ("smnist", lambda f: write_mnist(f, packed=False), "t10k-labels-idx1-ubyte", "t10k-labels"),
+        ("text", lambda f: write_imdb(f, splits=("train",)), None, "test"),
+        ("retrieval", write_aan, "new_aan_pairs.eval.tsv", "new_aan_pairs.eval.tsv"),
+    ],
+)
+def test_lost_files_are_named(tmp_path, task, write, lost, word):
+    source = tmp_path / "files"
+    source.mkdir()
+    write(source)
+    if lost:
+        (source / lost).unlink()
+    with pytest.raises(UsageError, match=word):
+        prepare.prepare(task, tmp_path, source)
+
+
+def test_broken_files_are_refused(tmp_path):
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    archive.write_bytes(b"not an archive")
+    with pytest.raises(UsageError, match="not a whole archive"):
+        prepare.prepare("image", tmp_path / "a", archive)
+    source = tmp_path / "files"
+    source.mkdir()
+    for name in cifar_batches():
+        (source / name).write_bytes(pickle.dumps(print))
+    with pytest.raises(UsageError, match=r"unreadable: builtins\.print"):
+        prepare.prepare("image", tmp_path / "b", source)
+
+
+def test_no_network_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        prepare.PREPARE,
+        "smnist",
+        lambda data_dir, source: prepare.prepare_tfds(
+            prepare.MNIST._replace(urls=("http://localhost:9/mnist.gz",)), data_dir, source
+        ),
+    )
+    with pytest.raises(RunError, match=r"localhost:9.* cannot be reached .*--source=DIR"):
+        prepare.prepare("smnist", tmp_path)
+    options = TASKS["smnist"].options_type()
+    with pytest.raises(RunError, match="cannot be reached"):
+        TASKS["smnist"](options, Files(tmp_path, download=True)).source("train", seed=0)
+    with pytest.raises(UsageError, match=r"download .*lra_release"):
+        prepare.prepare("retrieval", tmp_path)
+
+
+def test_impossible_requests(tmp_path):
+    with pytest.raises(UsageError, match="'pathx': choose from image, scifar"):
+        prepare.prepare("pathx", tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        prepare.prepare("text", tmp_path, tmp_path / "nowhere")
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "files"
+    source.mkdir()
+    write_aan(source)
+    arguments = ["--task=retrieval", f"--data-dir={tmp_path}", f"--source={source}"]
+    monkeypatch.setattr(sys, "argv", ["data", "prepare", *arguments])
+    data.main()
+    assert "new_aan_pairs.train.tsv" in capsys.readouterr().out
+    assert (tmp_path / "aan" / "new_aan_pairs.test.tsv").stat().st_size
