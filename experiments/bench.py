@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,9 @@ from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
+from experiments.tasks._speech_clips import LENGTH, Clips
 from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
+from experiments.tasks.speech import SpeechSource
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
@@ -152,6 +155,21 @@ def pathfinder_row(setting: str, n: int) -> Row:
     )
 
 
+def speech_row(n: int) -> Row:
+    """Clips of Speech Commands per second and core, against twice what 10M steps a second take."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/audio.npy"
+        np.save(path, np.random.default_rng(0).integers(-999, 999, (n, LENGTH), np.int16))
+        rows, moments = np.arange(n), np.ones((2, LENGTH), np.float32)
+        clips = Clips(np.load(path, mmap_mode="r"), np.zeros(n, np.int32), {"train": rows}, moments)
+        source = SpeechSource(clips, np.random.default_rng(1).permutation(n), *moments)
+        start = time.thread_time()
+        for batch in rows.reshape(-1, 16):
+            source.batch(batch, epoch=0)
+        rate = n / (time.thread_time() - start)
+    return Row("sc35", rate * LENGTH / (2 * 10e6), 1, {"clips_per_s": {"one core": rate}})
+
+
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, so that a slow spell hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -192,6 +210,7 @@ def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> 
         host_overhead_row(),
         pathfinder_row("path32", n=20_000),
         pathfinder_row("path128", n=2_000),
+        speech_row(n=1_600),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")

@@ -91,7 +91,7 @@ class Config:
                 "Config: `optim.warmup_steps` must be below `train.steps`; got "
                 f"{self.optim.warmup_steps} of {self.train.steps}."
             )
-        if self.data.n_train < self.train.batch_size:
+        if 0 < self.data.n_train < self.train.batch_size:  # 0 is for the task's data to say
             raise ValueError(
                 "Config: `train.batch_size` must not exceed `data.n_train`; got "
                 f"{self.train.batch_size} of {self.data.n_train}."
@@ -193,8 +193,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
-        return None
+    if origin in (typing.Union, types.UnionType):  # of one kind and None
+        [kind] = set(arguments) - {type(None)}
+        return None if value is None else _convert(kind, value, where)
     if kind is float and type(value) is int:
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True):

@@ -11,9 +11,19 @@ from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
+from experiments.tasks._task import decimate as decimate
+from experiments.tasks.arrays import Arrays
 from experiments.tasks.paths import Paths
+from experiments.tasks.speech import Speech
 
-TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+TASKS: dict[str, type[Task]] = {
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+    "sc35": Speech,
+    "sc10": Speech,
+    "arrays": Arrays,
+}
 
 
 def get_task(name: str) -> type[Task]:
