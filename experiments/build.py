@@ -1,5 +1,6 @@
 """From a configuration to its task, model, optimiser and steps; and what the model is worth."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 
 from experiments.config import Config
 from experiments.data import eval_batches, on_device
-from experiments.errors import RunError, blaming_options
+from experiments.errors import RunError, UsageError, blaming_options
 from experiments.optim import group_labels, make_optimizer
 from experiments.steps import Leaves, Steps, make_steps
 from experiments.tasks import HERE, Files, Split, Task, get_task
@@ -35,6 +36,7 @@ def prepare(
     model: nnx.Module | None = None,
     *,
     files: Files = HERE,
+    dt: int | None = None,
 ) -> Setup:
     """Builds task, model, optimiser and steps.
 
@@ -43,6 +45,7 @@ def prepare(
         mesh: devices.
         model: a trained model; by default a new one, from the run's seed.
         files: where data sets lie.
+        dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
 
     Returns:
         All that is needed to train or evaluate.
@@ -52,20 +55,39 @@ def prepare(
     """
     with blaming_options():
         task = get_task(config.task)(config.data, files)
+        _check_decimation(config.task, task, dt)
         task.source("train", seed=config.seed)[0]  # fails now if no example can be had
-    return build(config, task, mesh, model)
+    return build(config, task, mesh, model, dt=dt)
 
 
-def build(config: Config, task: Task, mesh: Mesh, model: nnx.Module | None = None) -> Setup:
+def build(
+    config: Config,
+    task: Task,
+    mesh: Mesh,
+    model: nnx.Module | None = None,
+    *,
+    dt: int | None = None,
+) -> Setup:
     """As :func:`prepare`, without looking at the data."""
     with blaming_options():
+        config = dataclasses.replace(config, data=task.options)
         model = model or config.model.build(task, rngs=nnx.Rngs(config.seed))
         labels = group_labels(model, config.optim)
     optimizer = make_optimizer(config, labels)
-    steps = make_steps(
-        model, task, optimizer, mesh, seed=config.seed, log_every=config.train.log_every
-    )
+    log_every = config.train.log_every
+    steps = make_steps(model, task, optimizer, mesh, seed=config.seed, log_every=log_every, dt=dt)
     return Setup(config, mesh, task, steps, labels)
+
+
+def _check_decimation(name: str, task: Task, dt: int | None) -> None:
+    if dt is not None and (
+        task.encoder == "tokens" or task.head in ("label", "language") or dt < 1
+    ):
+        raise UsageError(
+            "`dt` takes every so-many-th step (1, 2, ...) of sequences of numbers that have one "
+            f"target each; {name} has {'tokens' if task.encoder == 'tokens' else 'numbers'} and "
+            f"the head {task.head!r}, and `dt` is {dt}. Leave --dt out."
+        )
 
 
 def evaluate(

@@ -107,7 +107,7 @@ class Config:
                 "Config: `optim.warmup_steps` must be below `train.steps`; got "
                 f"{self.optim.warmup_steps} of {self.train.steps}."
             )
-        if self.data.n_train < self.train.batch_size:
+        if 0 < self.data.n_train < self.train.batch_size:  # 0 is for the task's data to say
             raise ValueError(
                 "Config: `train.batch_size` must not exceed `data.n_train`; got "
                 f"{self.train.batch_size} of {self.data.n_train}."

@@ -4,12 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import tyro
+from flax import nnx
 
 import s5jax
 from experiments.build import evaluate, prepare
 from experiments.cli import FileFlags, MeshSpec
-from experiments.config import read_config
-from experiments.errors import UsageError, run_command
+from experiments.config import Config, read_config
+from experiments.errors import UsageError, blaming_options, run_command
 from experiments.loop import describe
 from experiments.mesh import make_mesh
 from experiments.results import Results, read_results, write_json
@@ -29,49 +30,75 @@ class EvaluateFlags(FileFlags):
     """File to write the figures to."""
     mesh: MeshSpec = None
     """Devices that share each batch, as data=N; without it, all of them."""
+    dt: int | None = None
+    """Another sampling rate: take every so-many-th step, and make the model's steps as long."""
 
 
 def evaluate_run(
     workdir: Path,
     mesh: str | None = None,
     files: Files = HERE,
+    dt: int | None = None,
 ) -> Results:
     """Evaluates the model of a finished run.
+
+    With ``dt`` at another sampling rate, to which the model was not trained: every ``dt``-th step
+    of each sequence, without a filter, and step lengths multiplied by ``dt``. That is the zero-shot
+    experiment of S4 and S5 on speech at 8 kHz, ``dt=2``; it needs layers with a step length.
 
     Args:
         workdir: the run's folder.
         mesh: devices, as ``"data=N"``, or None for all.
         files: where data sets lie.
+        dt: how many steps become one; by default all are used.
 
     Returns:
-        The contents of its ``results.json``, with the figures found now.
+        The contents of its ``results.json``, with the figures found now, and ``dt`` if given.
 
     Raises:
-        UsageError: if the folder holds no finished run.
+        UsageError: if the folder holds no finished run, or task or model have no other rate.
+
+    References:
+        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
+        https://arxiv.org/abs/2111.00396, section 4.3.
+    """
+    config, recorded, model = load_run(workdir)
+    devices = make_mesh(mesh, batch_size=config.train.batch_size)
+    setup = prepare(config, devices, model, files=files, dt=dt)
+    with blaming_options():
+        figures = {
+            split: evaluate(setup, setup.steps.initial, split) for split in ("validation", "test")
+        }
+    return {**recorded, **figures, **({} if dt is None else {"dt": dt})}
+
+
+def load_run(workdir: Path) -> tuple[Config, Results, nnx.Module]:
+    """Configuration, results and model of a finished run.
+
+    Raises:
+        UsageError: if the folder holds none.
     """
     config = read_config(workdir)
-    recorded = read_results(workdir)
-    if recorded is None:
+    results = read_results(workdir)
+    if results is None:
         raise UsageError(f"The run in {workdir} is not finished: start it again to go on.")
     try:
-        model = s5jax.load(workdir / "model")
+        return config, results, s5jax.load(workdir / "model")
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    devices = make_mesh(mesh, batch_size=config.train.batch_size)
-    setup = prepare(config, devices, model, files=files)
-    figures = {
-        split: evaluate(setup, setup.steps.initial, split) for split in ("validation", "test")
-    }
-    return {**recorded, **figures}
 
 
 def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
-    results = evaluate_run(flags.workdir, flags.mesh, flags.files())
+    results = evaluate_run(flags.workdir, flags.mesh, flags.files(), flags.dt)
     print(describe(results))
-    same = results == read_results(flags.workdir)
-    print("These are the figures in results.json." if same else "results.json has other figures.")
+    if flags.dt is not None:
+        print(f"On one step in {flags.dt}, each taken to be {flags.dt} times as long.")
+    elif results == read_results(flags.workdir):
+        print("These are the figures in results.json.")
+    else:
+        print("results.json has other figures.")
     if flags.json is not None:
         write_json(flags.json, results)
 

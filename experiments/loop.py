@@ -26,7 +26,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import Config, differences, read_config
 from experiments.data import on_device, train_batches
 from experiments.display import Display
-from experiments.errors import InterruptedRun, RunError, UsageError
+from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
 from experiments.interrupts import Interrupts
 from experiments.mesh import make_mesh
 from experiments.metrics import BadSteps, MetricsLog, summarize
@@ -165,7 +165,8 @@ class _Run:
 
     def plan(self, batch: Batch) -> TrainStep:
         """Compiles the step, and says what is about to happen."""
-        compiled, text = plan(self.setup, self.leaves, batch, step=self.step)
+        with blaming_options():
+            compiled, text = plan(self.setup, self.leaves, batch, step=self.step)
         self.display.report(text)
         self.display.restart_clock(self.step)
         return compiled

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from experiments.mesh import replicated
-from experiments.tasks import Batch, Task
+from experiments.tasks import Batch, Task, decimate
 
 Leaves = list[jax.Array]
 Measures = dict[str, jax.Array]
@@ -83,6 +83,7 @@ def make_steps(
     *,
     seed: int,
     log_every: int,
+    dt: int | None = None,
 ) -> Steps:
     """Builds the steps of a run; they compile at their first call.
 
@@ -93,6 +94,7 @@ def make_steps(
         mesh: devices; batches are split over its axis ``data``.
         seed: dropout is drawn from it and the step's number.
         log_every: steps after which the meter starts anew.
+        dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
 
     Returns:
         The steps and their initial state.
@@ -107,7 +109,7 @@ def make_steps(
     paths, treedef = jax.tree.flatten_with_path(state)
     jit = functools.partial(jax.jit, out_shardings=replicated(mesh))
     train_step = _train_step(train_graph, task, optimizer, seed, log_every)
-    eval_step = _eval_step(eval_graph, task)
+    eval_step = _eval_step(eval_graph, task, dt)
 
     def train(leaves: Leaves, batch: Batch) -> tuple[Leaves, Meter]:
         state = train_step(jax.tree.unflatten(treedef, leaves), batch)
@@ -163,11 +165,15 @@ def _train_step(
     return train_step
 
 
-def _eval_step(graph: nnx.GraphDef, task: Task) -> Callable[[TrainState, Batch], Measures]:
+def _eval_step(
+    graph: nnx.GraphDef, task: Task, dt: int | None
+) -> Callable[[TrainState, Batch], Measures]:
     def eval_step(state: TrainState, batch: Batch) -> Measures:
         batch = task.expand(batch)
         model = nnx.merge(graph, state.params, state.stats)
-        values = task.measure(model(**task.inputs(batch)), batch)
+        inputs = task.inputs(batch)
+        inputs = inputs if dt is None else decimate(inputs, dt)
+        values = task.measure(model(**inputs), batch)
         values["examples"] = jnp.ones_like(values["loss"])
         return {
             name: jnp.sum(value, axis=0, where=batch["mask"].reshape(-1, *[1] * (value.ndim - 1)))

@@ -16,6 +16,10 @@ from experiments.tasks.listops import ListOps, ListOpsSubTrees
 from experiments.tasks.paths import Paths
 from experiments.tasks.pendulum import Pendulum
 from experiments.tasks.segmentation import Segmentation
+from experiments.tasks._task import decimate as decimate
+from experiments.tasks.arrays import Arrays
+from experiments.tasks.paths import Paths
+from experiments.tasks.speech import Speech
 
 TASKS: dict[str, type[Task]] = {
     "pathfinder": Paths,
@@ -53,6 +57,9 @@ TASKS: dict[str, type[Task]] = {
     "smnist": Mnist,
     "psmnist": PermutedMnist,
     "digits": Digits,
+    "sc35": Speech,
+    "sc10": Speech,
+    "arrays": Arrays,
 }
 
 

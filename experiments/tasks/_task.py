@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from experiments.errors import check_positive, pick
+from experiments.tasks._readers import read_npz
 
 Split = Literal["train", "validation", "test"]
 Head = Literal["classify", "match", "label", "language", "image_regression"]
@@ -127,18 +128,18 @@ class Task(abc.ABC):
     """
 
     options_type: ClassVar[type[DataOptions]]
-    head: ClassVar[Head] = "classify"
+    head: Head = "classify"
     """What the model puts out: one vector a sequence, one of two sequences, one a step, the logits
     of the next token, or mean and variance of a step that is an image."""
-    encoder: ClassVar[Literal["linear", "tokens"]] = "linear"
+    encoder: Literal["linear", "tokens"] = "linear"
     """Whether input steps are vectors or integers."""
     causal: ClassVar[bool] = False
     """Whether outputs must not depend on later inputs."""
-    measures: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    measures: tuple[str, ...] = ("loss", "accuracy")
     """The names of what is reported."""
-    metric: ClassVar[str] = "accuracy"
+    metric: str = "accuracy"
     """The measure by which the best checkpoint is chosen."""
-    larger_is_better: ClassVar[bool] = True
+    larger_is_better: bool = True
     """Of the metric."""
 
     d_input: int
@@ -163,9 +164,28 @@ class Task(abc.ABC):
         return ""
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the outputs if they are logits of classes, else None."""
+        return tuple(map(str, range(self.d_output))) if "accuracy" in self.measures else None
+
+    @property
     def quantities(self) -> dict[str, tuple[int, ...]]:
         """What ``measure`` returns: the shape of each quantity, without the axis of examples."""
         return dict.fromkeys(self.measures, ())
+
+    def read_examples(self, path: Path) -> dict[str, np.ndarray]:
+        """What ``inputs`` needs of a user's own file: columns with one row an example, no labels.
+
+        Without a method of its own a task reads what ``experiments.data sample`` writes.
+
+        Raises:
+            UsageError: if the file cannot be read, or holds something else.
+        """
+        return {name.removesuffix("s"): value for name, value in read_npz(path).items()}
+
+    def present(self, outputs: np.ndarray) -> np.ndarray:
+        """The model's outputs as a user wants to see them: logits, or values in his own units."""
+        return outputs
 
     def expand(self, batch: Batch) -> Batch:
         """What the device makes of a batch first: for tasks that draw their data there."""
@@ -202,6 +222,30 @@ def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, ja
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     accuracy = jnp.argmax(logits, axis=-1) == labels
     return {"loss": loss.astype(jnp.float32), "accuracy": accuracy.astype(jnp.float32)}
+
+
+def decimate(inputs: Mapping[str, jax.Array], every: int) -> dict[str, jax.Array]:
+    """Another sampling rate, without a filter: some steps of each sequence, and the others' time.
+
+    Args:
+        inputs: what ``Task.inputs`` gave, ``u`` of shape ``(*batch, L, d_input)``.
+        every: of how many steps the first one is kept.
+
+    Returns:
+        The same with ``ceil(L / every)`` steps, and with ``dt``.
+
+    Example:
+        >>> inputs = decimate({"u": jnp.arange(5.0)[None, :, None]}, every=2)
+        >>> inputs["u"][0, :, 0].tolist(), inputs["dt"]
+        ([0.0, 2.0, 4.0], 2.0)
+    """
+    kept: dict[str, Any] = {**inputs, "u": inputs["u"][..., ::every, :], "dt": float(every)}
+    if "lengths" in inputs:
+        kept["lengths"] = -(-inputs["lengths"] // every)
+    if "dt" in inputs:
+        times = jnp.cumsum(inputs["dt"], axis=-1)[..., ::every]
+        kept["dt"] = jnp.diff(times, prepend=0)
+    return kept
 
 
 @functools.lru_cache(maxsize=4)

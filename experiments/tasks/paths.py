@@ -4,10 +4,13 @@ The three tasks differ in their settings only, which the recipes give.
 """
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from experiments.tasks._readers import read_image
 from experiments.tasks._task import (
     HERE,
     Batch,
@@ -50,10 +53,21 @@ class Paths(Task):
         super().__init__(options, files)
         self.length = options.size**2
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Whether a path joins the discs."""
+        return "apart", "joined"
+
     def source(self, split: Split, *, seed: int) -> Source:
         """Images, labels and margins; drawn when they are read."""
         n_examples = self.options.n_examples(split)
         return PathfinderSource(self.options, seed=seed, split=split, n_examples=n_examples)
+
+    def read_examples(self, path: Path) -> dict[str, np.ndarray]:
+        """An image, or several as ``experiments.data sample`` writes them."""
+        if path.suffix.lower() == ".npz":
+            return super().read_examples(path)
+        return {"image": read_image(path, size=self.options.size)[None]}
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Bytes to [-1, 1], flattened row by row: ``u`` of shape ``(B, size * size, 1)``."""

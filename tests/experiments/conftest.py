@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from collections.abc import Callable
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 from true_files import prepare_all
 
 from experiments.config import Config, OptimOptions, TrainOptions
+from experiments.errors import run_command
 from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.tasks import TASKS, DataOptions, Files, Source, Task
@@ -113,3 +115,21 @@ def toy() -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def one_device():
     return make_mesh("data=1", batch_size=8)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command line in this process: exit code, stdout, stderr."""
+
+    def call(module, *args):
+        monkeypatch.setattr(sys, "argv", ["command", *args])
+        monkeypatch.setenv("COLUMNS", "160")
+        try:
+            run_command(module.main)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

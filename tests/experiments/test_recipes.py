@@ -1,8 +1,10 @@
+import dataclasses
 import itertools
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import s5jax
 from experiments.build import prepare
@@ -10,10 +12,35 @@ from experiments.config import Config
 from experiments.loop import fit
 from experiments.models import MODELS
 from experiments.recipes import RECIPES, get_recipe
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, ArraySource
+from experiments.tasks.speech import Speech
 
 PAPER = [key for key in RECIPES if key[2] == "paper"]
 SMOKE = [key for key in RECIPES if key[2] == "smoke"]
+
+
+@pytest.fixture(scope="session")
+def own_arrays(tmp_path_factory):
+    """A file for the task `arrays`, which has none by itself."""
+    path = tmp_path_factory.mktemp("arrays") / "data.npz"
+    np.savez(path, x=np.zeros((80, 16, 3), np.float32), y=np.arange(80) % 3)
+    return path
+
+
+@pytest.fixture
+def recipe(monkeypatch, own_arrays):
+    """The recipe of a key; what it reads from files is made up."""
+
+    def make(*key: str) -> Config:
+        config = get_recipe(*key)
+        if key[0] == "arrays":
+            data = dataclasses.replace(config.data, file=str(own_arrays))
+            config = dataclasses.replace(config, data=data)
+        return config
+
+    clip = ArraySource(audio=np.zeros((1, 16_000), np.float32), label=np.zeros(1, np.int32))
+    monkeypatch.setattr(Speech, "source", lambda self, split, *, seed: clip)
+    return make
 
 
 def shapes_of_a_step(config: Config, mesh):
@@ -31,8 +58,8 @@ def shapes_of_a_step(config: Config, mesh):
 
 
 @pytest.mark.parametrize("key", [pytest.param(key, marks=pytest.mark.slow) for key in PAPER])
-def test_train_step_of_a_published_recipe_keeps_its_shapes(key, one_device):
-    before, after = shapes_of_a_step(get_recipe(*key), one_device)
+def test_train_step_of_a_published_recipe_keeps_its_shapes(key, recipe, one_device):
+    before, after = shapes_of_a_step(recipe(*key), one_device)
     assert [(x.shape, x.dtype) for x in before] == [(x.shape, x.dtype) for x in after]
 
 
@@ -43,10 +70,20 @@ def test_sequences_have_the_published_length(task, length):
     assert TASKS[task](get_recipe(task, "s5", "paper").data).length == length
 
 
-def test_smoke_recipes_are_as_agreed():
+@pytest.mark.parametrize(("model", "parameters"), [("s5", 280_000), ("s4", 307_000)])
+def test_speech_models_have_the_published_size(model, parameters):
+    """S4's is printed as 307K; S5's, 280K, is from memory."""
+    config = get_recipe("sc35", model, "paper")
+    task = Speech(config.data)
+    built = nnx.eval_shape(lambda: config.model.build(task, rngs=nnx.Rngs(0)))
+    size = sum(x.size for x in jax.tree.leaves(nnx.state(built, nnx.Param)))
+    assert size == pytest.approx(parameters, rel=0.015)
+
+
+def test_smoke_recipes_are_as_agreed(recipe):
     """20 steps, a batch that 8 devices share, a length that 4 devices share, few checkpoints."""
     for key in SMOKE:
-        config = get_recipe(*key)
+        config = recipe(*key)
         assert config.train.steps == 20, key
         assert config.train.batch_size % 8 == 0, key
         assert TASKS[config.task](config.data).length % 4 == 0, key

@@ -1,0 +1,177 @@
+"""The clips of Speech Commands: decoded once, split as the papers do, read as a memory map."""
+
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from experiments.errors import UsageError
+from experiments.tasks._readers import Sound, read_wav
+from experiments.tasks._task import Split
+
+LENGTH, RATE = 16_000, 16_000
+ARCHIVE = "speech_commands_v0.02.tar.gz"
+FOLDER = ARCHIVE.removesuffix(".tar.gz")
+ADDRESS = f"http://download.tensorflow.org/data/{ARCHIVE}"
+LISTS: dict[Split, str] = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+Vocabulary = Literal["all", "ten"]
+WORDS: dict[Vocabulary, tuple[str, ...]] = {
+    "all": (
+        *("bed", "cat", "down", "five", "forward", "go", "house", "left", "marvin", "no", "on"),
+        *("right", "sheila", "tree", "up", "visual", "yes", "backward", "bird", "dog", "eight"),
+        *("follow", "four", "happy", "learn", "nine", "off", "one", "seven", "six", "stop"),
+        *("three", "two", "wow", "zero"),
+    ),
+    "ten": ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
+}
+"""The words in the order of the published classes."""
+
+
+class Clips(NamedTuple):
+    """All clips of a vocabulary."""
+
+    audio: np.ndarray
+    """int16 in a memory map, shape ``(N, 16000)``; short clips end in zeros."""
+    label: np.ndarray
+    """int32, shape ``(N,)``."""
+    splits: Mapping[Split, np.ndarray]
+    """Which clips, in a fixed random order."""
+    sums: np.ndarray
+    """Over the training clips at each step: of samples and of their squares, ``(2, 16000)``."""
+
+    def moments(self, *, per_step: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and unbiased standard deviation of the training clips, at each step or of all."""
+        n = len(self.splits["train"]) * (1 if per_step else LENGTH)
+        total, squares = self.sums if per_step else self.sums.sum(axis=1)
+        mean = total / n
+        return mean, np.sqrt((squares - total * mean) / max(n - 1, 1))
+
+
+@functools.lru_cache(maxsize=2)
+def load_clips(data_dir: Path, vocabulary: Vocabulary) -> Clips:
+    """The clips of a vocabulary; the first call on a machine decodes them.
+
+    Args:
+        data_dir: folder that holds the unpacked archive.
+        vocabulary: a name in ``WORDS``.
+
+    Returns:
+        The clips.
+
+    Raises:
+        UsageError: if the archive is not there or not whole, or a file is not one of its sounds.
+    """
+    folder = data_dir / FOLDER
+    names, label = _list_files(folder, vocabulary)
+    lists = {split: (folder / name).read_text().split() for split, name in LISTS.items()}
+    digest = hashlib.sha256("\n".join([*names, *lists["validation"], *lists["test"]]).encode())
+    decoded = data_dir / f"{FOLDER}.decoded" / f"{vocabulary}-{digest.hexdigest()[:16]}"
+    if not decoded.is_dir():
+        _decode(folder, names, decoded)
+    audio = np.load(decoded / "audio.npy", mmap_mode="r")
+    if vocabulary == "all":
+        splits = _published_splits(names, lists)
+    else:
+        splits = _stratified_splits(
+            label, np.flatnonzero(np.load(decoded / "lengths.npy") == LENGTH)
+        )
+    return Clips(audio, label, splits, _training_sums(audio, splits["train"], decoded))
+
+
+def check_sound(path: Path, sound: Sound) -> np.ndarray:
+    """The samples of a clip, shape ``(L,)``.
+
+    Raises:
+        UsageError: if there are several channels, another rate, or more than one second.
+    """
+    samples, rate = sound
+    if samples.shape[1] != 1 or rate != RATE or len(samples) > LENGTH:
+        raise UsageError(
+            f"{path} must have one channel, {RATE:,} samples a second and at most {LENGTH:,} of "
+            f"them; got {samples.shape[1]}, {rate:,} and {len(samples):,}."
+        )
+    return samples[:, 0]
+
+
+def _list_files(folder: Path, vocabulary: Vocabulary) -> tuple[list[str], np.ndarray]:
+    """Names such as ``bed/00176480_nohash_0.wav``, word after word, and their classes."""
+    words = WORDS[vocabulary]
+    missing = [name for name in (*LISTS.values(), *words) if not (folder / name).exists()]
+    if missing:
+        raise UsageError(
+            f"No Speech Commands in {folder}: {', '.join(missing[:3])} "
+            f"{'is' if len(missing) == 1 else 'are'} missing. The folder must hold what is in "
+            f"{ARCHIVE} (2.4 GB, {ADDRESS}); with that file at hand, `python -m experiments.data "
+            f"prepare --task=sc35 --data-dir={folder.parent} --source=FOLDER_OF_THE_FILE` puts it "
+            "there."
+        )
+    names, label = [], []
+    for index, word in enumerate(words):
+        found = sorted(file for file in os.listdir(folder / word) if file.endswith(".wav"))
+        names += [f"{word}/{file}" for file in found]
+        label += [index] * len(found)
+    return names, np.array(label, np.int32)
+
+
+def _decode(folder: Path, names: Sequence[str], decoded: Path) -> None:
+    """Writes ``audio.npy`` and ``lengths.npy`` into a folder that appears when they are whole."""
+    print(f"Decoding {len(names):,} clips into {decoded}, once ...", flush=True)
+    decoded.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=decoded.parent, ignore_cleanup_errors=True) as partial:
+        shape = (len(names), LENGTH)
+        audio = np.lib.format.open_memmap(
+            f"{partial}/audio.npy", mode="w+", dtype=np.int16, shape=shape
+        )
+        lengths = np.empty(len(names), np.int32)
+        for i, name in enumerate(names):
+            samples = check_sound(folder / name, read_wav(folder / name))
+            audio[i, : len(samples)], lengths[i] = samples, len(samples)
+        audio.flush()
+        np.save(f"{partial}/lengths.npy", lengths)
+        Path(partial).chmod(0o755)
+        try:
+            os.rename(partial, decoded)
+        except OSError:
+            if not decoded.is_dir():  # otherwise another process was faster
+                raise
+
+
+def _published_splits(
+    names: Sequence[str], lists: Mapping[Split, Sequence[str]]
+) -> dict[Split, np.ndarray]:
+    """The publisher's lists; what is on neither is for training."""
+    part: dict[str, Split] = {name: split for split, listed in lists.items() for name in listed}
+    parts = np.array([part.get(name, "train") for name in names])
+    rng = np.random.default_rng(0)
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    return {split: rng.permutation(np.flatnonzero(parts == split)) for split in splits}
+
+
+def _stratified_splits(label: np.ndarray, rows: np.ndarray) -> dict[Split, np.ndarray]:
+    """70 % for training, and half of the rest each; all classes have their share in each part."""
+    from sklearn.model_selection import train_test_split  # slow to import
+
+    train, rest = train_test_split(rows, train_size=0.7, random_state=0, stratify=label[rows])
+    validation, test = train_test_split(rest, train_size=0.5, random_state=1, stratify=label[rest])
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _training_sums(audio: np.ndarray, rows: np.ndarray, decoded: Path) -> np.ndarray:
+    """Computed in passing through the training clips, once; exact, as they are integers."""
+    path = decoded / "training_sums.npy"
+    if path.is_file():
+        return np.load(path)
+    sums = np.zeros((2, LENGTH), np.int64)
+    rows = np.sort(rows)
+    for start in range(0, len(rows), 1024):
+        clips = audio[rows[start : start + 1024]].astype(np.int64)
+        sums += [clips.sum(axis=0), (clips**2).sum(axis=0)]
+    partial = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(partial, sums)
+    partial.replace(path)
+    return sums
