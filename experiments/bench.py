@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -29,11 +30,14 @@ from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
+from experiments.tasks import Files
 from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
+from experiments.tasks.wikitext import WikiText103, WikiTextOptions
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
 IMAGES_PER_S = {"path32": 5_000, "path128": 500}
+WORDS_PER_S = 2 * 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +156,26 @@ def pathfinder_row(setting: str, n: int) -> Row:
     )
 
 
+def wikitext_row(n: int = 100) -> Row:
+    """Words per second and core, batches of the paper's recipe from a text of two million words."""
+    line = " ".join(f"word{i}" for i in range(99)) + "\n"
+    options = WikiTextOptions(
+        vocabulary=100, n_train=8 * (2_000_000 // 8 // 8_192), n_validation=1, n_test=1
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wikitext-103" / "wiki.train.tokens"
+        path.parent.mkdir()
+        path.write_text(20_000 * line, encoding="utf-8")
+        source = WikiText103(options, Files(Path(folder))).source("train", seed=0)
+        indices = np.arange(options.n_streams)
+        start = time.thread_time()
+        for k in range(n):
+            source.batch((indices + k * len(indices)) % len(source), epoch=0)
+        seconds = time.thread_time() - start
+    rate = n * options.n_streams * options.length / seconds
+    return Row("wikitext103", rate / WORDS_PER_S, 1, {"words_per_s": {"one core": rate}})
+
+
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, so that a slow spell hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -192,6 +216,7 @@ def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> 
         host_overhead_row(),
         pathfinder_row("path32", n=20_000),
         pathfinder_row("path128", n=2_000),
+        wikitext_row(),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")

@@ -193,8 +193,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin in (typing.Union, types.UnionType) and value is None and type(None) in arguments:
-        return None
+    if origin in (typing.Union, types.UnionType):
+        [kind] = [argument for argument in arguments if argument is not type(None)]
+        return None if value is None else _convert(kind, value, where)
     if kind is float and type(value) is int:
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True):

@@ -11,9 +11,20 @@ from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
+from experiments.tasks.density import DigitsDensity
+from experiments.tasks.language import Chars
+from experiments.tasks.language import LanguageTask as LanguageTask
 from experiments.tasks.paths import Paths
+from experiments.tasks.wikitext import WikiText103
 
-TASKS: dict[str, type[Task]] = {"pathfinder": Paths, "pathx": Paths, "path256": Paths}
+TASKS: dict[str, type[Task]] = {
+    "pathfinder": Paths,
+    "pathx": Paths,
+    "path256": Paths,
+    "chars": Chars,
+    "wikitext103": WikiText103,
+    "digits_density": DigitsDensity,
+}
 
 
 def get_task(name: str) -> type[Task]:
