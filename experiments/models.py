@@ -59,12 +59,19 @@ class ModelOptions:
     """Standard deviation of the first embedding, as PyTorch has it."""
     mask_padding: bool = True
     """Leave padding out everywhere; if not, from pooling only, as the published S5."""
+    ffn_every: int | None = None
+    """After so many blocks comes a feed-forward block of four times the width; by default never."""
+    embedding_dropout: float = 0.0
+    """Share of entries dropped after the embedding and before the logits of a language model."""
+    cutoffs: tuple[int, ...] = ()
+    """Ranks of tokens at which a language model's vectors become four times shorter."""
 
     def __post_init__(self) -> None:
         sizes = {"n_layers": self.n_layers, "d_model": self.d_model}
         check_positive(self, **sizes, norm_epsilon=self.norm_epsilon)
         check_positive(self, embedding_std=self.embedding_std)
         check_share(self, dropout=self.dropout, norm_momentum=self.norm_momentum)
+        check_share(self, embedding_dropout=self.embedding_dropout)
 
     def layer_options(self, task: Task) -> dict[str, Any]:
         """The arguments of the layer: all options that are not those of the stack."""
@@ -107,16 +114,24 @@ class ModelOptions:
             tie_dropout={"all": True, "residual": "residual", "none": False}[self.tie_dropout],
             layer_dropout=self.layer_dropout,
             final_norm=self.final_norm,
+            ffn_every=self.ffn_every,
             rngs=rngs,
             **options,
         )
 
     def head_options(self, task: Task) -> dict[str, Any]:
         """The arguments of the head that the task asks for."""
+        if task.head == "language":
+            return {"embedding_dropout": self.embedding_dropout, "cutoffs": self.cutoffs}
+        if self.embedding_dropout or self.cutoffs:
+            raise ValueError(
+                f"{type(self).__name__}: `embedding_dropout` and `cutoffs` are options of language "
+                f"models; got {self.embedding_dropout} and {self.cutoffs} for another task."
+            )
         if task.head in ("classify", "match"):
             pool = {"pooling": self.pooling, "mask_padding": self.mask_padding}
             return {"d_output": task.d_output, **pool}
-        return {} if task.head == "language" else {"d_output": task.d_output}
+        return {"d_output": task.d_output}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

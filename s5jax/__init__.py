@@ -21,6 +21,7 @@ from s5jax.nn import SequenceClassifier as SequenceClassifier
 from s5jax.nn import SequenceLabeler as SequenceLabeler
 from s5jax.nn import SequenceLayer as SequenceLayer
 from s5jax.nn import SGConv as SGConv
+from s5jax.nn import generate as generate
 from s5jax.nn import load as load
 from s5jax.nn import param_labels as param_labels
 from s5jax.nn import reduce_order as reduce_order

@@ -5,7 +5,19 @@ import dataclasses
 from experiments.config import Config, differences
 from experiments.errors import pick
 from experiments.models import MODELS
-from experiments.recipes import paths
+from experiments.recipes import (
+    arrays,
+    atomic,
+    image,
+    language,
+    listops,
+    paths,
+    pendulum,
+    pixels,
+    segmentation,
+    speech,
+    text,
+)
 from experiments.recipes._recipe import Recipe as Recipe
 from experiments.tasks import TASKS
 
@@ -14,7 +26,10 @@ PRESETS = {
     "cpu": "smaller and easier: ten minutes on two cores",
     "smoke": "20 steps of a tiny model: does everything work?",
 }
-FAMILIES = (paths,)
+FAMILIES = (
+    *(paths, listops, text, image, pixels, speech, atomic, segmentation, pendulum, language),
+    arrays,
+)
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe for family in FAMILIES for recipe in family.ROWS
 }

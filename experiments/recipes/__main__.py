@@ -7,10 +7,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import Config
-from experiments.errors import UsageError, run_command
+from experiments.errors import run_command
 from experiments.recipes import RECIPES, Recipe
-from experiments.tasks import TASKS
+from experiments.recipes._recipe import known_length
 
 FIGURES = (
     *("task", "model", "preset", "length", "layers", "width", "batch", "steps", "lr"),
@@ -35,7 +34,7 @@ def figures(recipe: Recipe) -> dict[str, object]:
     config = recipe.config
     values = (
         *recipe.key,
-        _length(config),
+        known_length(config),
         config.model.n_layers,
         config.model.d_model,
         config.train.batch_size,
@@ -63,14 +62,6 @@ def main() -> None:
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in FIGURES))
     Console(width=200).print(table)
-
-
-def _length(config: Config) -> int | None:
-    """None where only a file of the user's knows it."""
-    try:
-        return TASKS[config.task](config.data).length
-    except UsageError:
-        return None
 
 
 def _cell(value: object) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.config import Config, TrainOptions
+from experiments.errors import UsageError
 from experiments.models import (
     MODELS,
     AttentionOptions,
@@ -81,11 +82,18 @@ def complete(published: Sequence[Recipe]) -> tuple[Recipe, ...]:
     derived = []
     for name in MODELS.keys() - known.keys():
         donor = next((known[other] for other in DONORS[name] if other in known), published[0])
-        length = get_task(donor.config.task)(donor.config.data).length
-        local = name == "attention" and length > LOCAL_ATTENTION
+        local = name == "attention" and (known_length(donor.config) or 0) > LOCAL_ATTENTION
         changes = {"window": LOCAL_ATTENTION} if local else {}
         derived.append(nearest(donor, MODELS[name], **changes))
     return (*published, *sorted(derived, key=lambda recipe: recipe.key))
+
+
+def known_length(config: Config) -> int | None:
+    """The longest sequence [steps]; None where only a file of the user's knows it."""
+    try:
+        return get_task(config.task)(config.data).length
+    except UsageError:
+        return None
 
 
 def nearest(donor: Recipe, model: type[ModelOptions], **changes: Any) -> Recipe:

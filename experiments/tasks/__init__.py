@@ -11,30 +11,15 @@ from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Source as Source
 from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
+from experiments.tasks._task import decimate as decimate
+from experiments.tasks.arrays import Arrays
 from experiments.tasks.atomic import ATOMIC
+from experiments.tasks.density import DigitsDensity
+from experiments.tasks.language import Chars
+from experiments.tasks.language import LanguageTask as LanguageTask
 from experiments.tasks.listops import ListOps, ListOpsSubTrees
 from experiments.tasks.paths import Paths
 from experiments.tasks.pendulum import Pendulum
-from experiments.tasks.segmentation import Segmentation
-from experiments.tasks._task import decimate as decimate
-from experiments.tasks.arrays import Arrays
-from experiments.tasks.paths import Paths
-from experiments.tasks.speech import Speech
-
-TASKS: dict[str, type[Task]] = {
-    "pathfinder": Paths,
-    "pathx": Paths,
-    "path256": Paths,
-    **ATOMIC,
-    "pendulum": Pendulum,
-    "listops": ListOps,
-    "listops_subtrees": ListOpsSubTrees,
-    "pathfinder": Paths,
-    "pathx": Paths,
-    "path256": Paths,
-    "pathfinder_segmentation_128": Segmentation,
-    "pathfinder_segmentation_256": Segmentation,
-    "pathfinder_segmentation_512": Segmentation,
 from experiments.tasks.pixels import (
     ColourCifar,
     Digits,
@@ -43,9 +28,13 @@ from experiments.tasks.pixels import (
     NoisyCifar,
     PermutedMnist,
 )
+from experiments.tasks.segmentation import Segmentation
+from experiments.tasks.speech import Speech
 from experiments.tasks.text import Papers, Reviews
+from experiments.tasks.wikitext import WikiText103
 
 TASKS: dict[str, type[Task]] = {
+    "listops": ListOps,
     "text": Reviews,
     "retrieval": Papers,
     "image": GreyCifar,
@@ -57,8 +46,17 @@ TASKS: dict[str, type[Task]] = {
     "smnist": Mnist,
     "psmnist": PermutedMnist,
     "digits": Digits,
+    "digits_density": DigitsDensity,
     "sc35": Speech,
     "sc10": Speech,
+    **ATOMIC,
+    "listops_subtrees": ListOpsSubTrees,
+    "pathfinder_segmentation_128": Segmentation,
+    "pathfinder_segmentation_256": Segmentation,
+    "pathfinder_segmentation_512": Segmentation,
+    "pendulum": Pendulum,
+    "wikitext103": WikiText103,
+    "chars": Chars,
     "arrays": Arrays,
 }
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 from s5jax._errors import check_choice
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import flat_apply
+from s5jax.nn._dropout import check_rate, drop
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
@@ -93,8 +94,7 @@ class ResidualBlock(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_choice("ResidualBlock", "activation", activation, get_args(Activation))
-        if not 0 <= dropout < 1:
-            raise ValueError(f"ResidualBlock: `dropout` must lie in [0, 1); got {dropout}.")
+        check_rate("ResidualBlock", dropout=dropout)
         check_choice("ResidualBlock", "tie_dropout", tie_dropout, (True, False, "residual"))
         H = layer.d_model
         if layer.d_output != H and activation != "glu":
@@ -175,11 +175,4 @@ class ResidualBlock(nnx.Module):
         return self._drop(y, rngs, tied=bool(self.tie_dropout))
 
     def _drop(self, x: Array, rngs: nnx.Rngs | None, *, tied: bool) -> Array:
-        dropout = self.tied_dropout if tied else self.dropout
-        if rngs is None and dropout.rate > 0 and not dropout.deterministic:
-            raise ValueError(
-                "ResidualBlock: in training mode with `dropout` > 0 a call needs `rngs`, for "
-                "example model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call model.eval() "
-                "first."
-            )
-        return dropout(x, rngs=rngs)
+        return drop("ResidualBlock", self.tied_dropout if tied else self.dropout, x, rngs)

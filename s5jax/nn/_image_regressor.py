@@ -122,7 +122,8 @@ class ImageRegressor(StepwiseModel):
         variance = jnp.where(raw < 0, jnp.exp(jnp.minimum(raw, 0)), raw + 1)
         return jnp.concatenate([mean, variance], axis=-1)
 
-    def _make_encoder(self, *, rngs: nnx.Rngs, **dtypes: Any) -> ImageEncoder:
+    def _make_encoder(self, rngs: nnx.Rngs) -> ImageEncoder:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         height, width = self.image_shape
         check_positive("ImageRegressor", height=height, width=width)
         if height % _STRIDE or width % _STRIDE or self.d_input < height * width:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._block import Activation, ResidualBlock, TieDropout
+from s5jax.nn._feed_forward import FeedForward
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
@@ -40,6 +41,8 @@ class SequenceBackbone(nnx.Module):
         embedding_std: standard deviation of the first embedding; PyTorch's is 1, by default Flax's
             ``d_model ** -0.5``.
         final_norm: a norm after the last block, as S4's models with ``prenorm`` have; S5's do not.
+        ffn_every: after every so many blocks comes a feed-forward block of four times the width, as
+            in S4's language model; none by default.
         norm: as the following, an argument of `ResidualBlock`.
         prenorm: see `ResidualBlock`.
         norm_momentum: see `ResidualBlock`.
@@ -78,6 +81,7 @@ class SequenceBackbone(nnx.Module):
         encoder: Encoder = "linear",
         embedding_std: float | None = None,
         final_norm: bool = False,
+        ffn_every: int | None = None,
         norm: Norm = "batch",
         prenorm: bool = True,
         norm_momentum: float = 0.9,
@@ -92,10 +96,13 @@ class SequenceBackbone(nnx.Module):
     ) -> None:
         name = type(self).__name__
         check_positive(name, d_input=d_input, d_model=d_model, n_layers=n_layers)
+        if ffn_every is not None:
+            check_positive(name, ffn_every=ffn_every)
         check_choice(name, "encoder", encoder, get_args(Encoder))
         self.d_input, self.d_model, self.n_layers = d_input, d_model, n_layers
         self.layer, self.layer_options = layer, tuple(dict(layer_options).items())
         self.encoder, self.embedding_std, self.final_norm = encoder, embedding_std, final_norm
+        self.ffn_every = ffn_every
         self.norm, self.prenorm = norm, prenorm
         self.norm_momentum, self.norm_epsilon = norm_momentum, norm_epsilon
         self.activation, self.dropout = activation, dropout
@@ -103,22 +110,29 @@ class SequenceBackbone(nnx.Module):
         self.dtype, self.param_dtype = dtype, param_dtype
 
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        self.encode = self._make_encoder(rngs=rngs, **dtypes)
+        block_options: dict[str, Any] = {
+            "norm": norm,
+            "prenorm": prenorm,
+            "norm_momentum": norm_momentum,
+            "norm_epsilon": norm_epsilon,
+            "dropout": dropout,
+            "tie_dropout": tie_dropout,
+            "rngs": rngs,
+            **dtypes,
+        }
+        self.encode = self._make_encoder(rngs)
         self.blocks = nnx.List(
             ResidualBlock(
                 layer(d_model=d_model, rngs=rngs, **dtypes, **dict(layer_options)),
-                norm=norm,
-                prenorm=prenorm,
-                norm_momentum=norm_momentum,
-                norm_epsilon=norm_epsilon,
                 activation=activation,
-                dropout=dropout,
-                tie_dropout=tie_dropout,
                 layer_dropout=layer_dropout,
-                rngs=rngs,
-                **dtypes,
+                **block_options,
             )
             for _ in range(n_layers)
+        )
+        self.feed_forwards = nnx.List(
+            FeedForward(d_model, **block_options)
+            for _ in range(n_layers // (ffn_every or n_layers + 1))
         )
         norm_options = (norm, d_model, norm_momentum, norm_epsilon)
         self.last_norm = make_norm(*norm_options, rngs=rngs, **dtypes) if final_norm else None
@@ -140,7 +154,7 @@ class SequenceBackbone(nnx.Module):
         evaluation mode (``model.eval()``) if the norm is a batch norm.
         """
         valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
-        x = self._encode(u if valid is None else select(valid, u, 0))
+        x = self._encode(u if valid is None else select(valid, u, 0), rngs)
         states = []
         for i, block in enumerate(self.blocks):
             x = block(
@@ -154,6 +168,8 @@ class SequenceBackbone(nnx.Module):
             )
             x, new_state = x if return_state else (x, None)
             states.append(new_state)
+            for feed_forward in self._after(i):
+                x = feed_forward(x, valid, rngs)
         if self.last_norm is not None:
             x = normalise(self.last_norm, x, valid)
             x = x if valid is None else select(valid, x, 0)
@@ -169,9 +185,11 @@ class SequenceBackbone(nnx.Module):
         self._check_input(u, 1)
         x = self._encode(u)
         states = []
-        for block, block_state in zip(self.blocks, state, strict=True):
+        for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
             x, new_state = block.step(x, block_state, dt)
             states.append(new_state)
+            for feed_forward in self._after(i):
+                x = feed_forward.step(x)
         if self.last_norm is not None:
             check_stepwise(self.last_norm)
             x = normalise(self.last_norm, x)
@@ -181,14 +199,22 @@ class SequenceBackbone(nnx.Module):
         """The states of all blocks before the first step."""
         return tuple(block.init_state(batch_shape) for block in self.blocks)
 
-    def _make_encoder(self, *, rngs: nnx.Rngs, **dtypes: Any) -> Callable[[Array], Array]:
-        if self.encoder == "embedding":
-            std = self.d_model**-0.5 if self.embedding_std is None else self.embedding_std
-            init = nnx.initializers.normal(std)
-            return nnx.Embed(self.d_input, self.d_model, embedding_init=init, rngs=rngs, **dtypes)
-        return nnx.Linear(self.d_input, self.d_model, rngs=rngs, **dtypes)
+    def _after(self, i: int) -> Sequence[FeedForward]:
+        """The feed-forward block that follows a residual block, if there is one."""
+        position, rest = divmod(i + 1, self.ffn_every or self.n_layers + 1)
+        return [] if rest else [self.feed_forwards[position - 1]]
 
-    def _encode(self, u: Array) -> Array:
+    def _make_encoder(self, rngs: nnx.Rngs) -> nnx.Module:
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        if self.encoder != "embedding":
+            return nnx.Linear(self.d_input, self.d_model, rngs=rngs, **dtypes)
+        std = self.d_model**-0.5 if self.embedding_std is None else self.embedding_std
+        init = nnx.initializers.normal(std)
+        return nnx.Embed(self.d_input, self.d_model, embedding_init=init, rngs=rngs, **dtypes)
+
+    def _encode(self, u: Array, rngs: nnx.Rngs | None = None) -> Array:
+        """The features of the first block; ``rngs`` is for encoders that drop some."""
+        del rngs
         if self.encoder != "one_hot":
             return self.encode(u)
         return self.encode(jax.nn.one_hot(u, self.d_input, dtype=self.dtype or self.param_dtype))

@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
-from s5jax._errors import check_choice, check_positive
+from s5jax._errors import check_positive
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import flat_apply
 from s5jax.nn._masks import select, valid_steps
@@ -116,74 +116,3 @@ class SequenceLabeler(StepwiseModel):
     def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch d_output"]:
         """The linear map of a step."""
         return flat_apply(self.decode, x)
-
-
-class LanguageModel(StepwiseModel):
-    r"""Tokens in, logits of the next token out.
-
-    .. math:: \text{logits}_t = E\, x_t \ \text{(tied)} \ \text{or}\ W x_t + b, \qquad
-        x = \operatorname{backbone}(\text{tokens})
-
-    with E the token embedding, of shape ``(d_input, H)``. Generation is a loop over `step`.
-
-    Args:
-        layer: class of the layers, for example `S5`; causal.
-        tie_embedding: read the logits off with the embedding of the input.
-        rngs: source of the key ``params``.
-        **backbone: the other arguments of `SequenceBackbone`; ``d_input`` is the number of tokens,
-            and ``encoder`` can only be ``"embedding"``.
-
-    Raises:
-        ValueError: for sizes that are not positive, an unknown option, or a bidirectional layer,
-            which would see the tokens that it is to predict.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from s5jax import S5, LanguageModel
-        >>> model = LanguageModel(
-        ...     S5, d_input=50, d_model=16, n_layers=2, layer_options={"d_state": 8},
-        ...     norm="layer", rngs=nnx.Rngs(0),
-        ... )
-        >>> logits, state = model(jnp.array([[3, 14, 15, 9]]), return_state=True)
-        >>> def greedy(carry, _):
-        ...     token, state = carry
-        ...     logits, state = model.step(token, state)
-        ...     return (logits.argmax(-1), state), token
-        >>> _, tokens = jax.lax.scan(greedy, (logits[:, -1].argmax(-1), state), length=20)
-        >>> logits.shape, tokens.shape
-        ((1, 4, 50), (20, 1))
-
-    References:
-        Press and Wolf, "Using the Output Embedding to Improve Language Models", 2016,
-        https://arxiv.org/abs/1608.05859.
-    """
-
-    encode: nnx.Embed
-
-    def __init__(
-        self,
-        layer: Callable[..., SequenceLayer],
-        *,
-        tie_embedding: bool = True,
-        rngs: nnx.Rngs,
-        **backbone: Any,
-    ) -> None:
-        encoder = backbone.setdefault("encoder", "embedding")
-        check_choice("LanguageModel", "encoder", encoder, ["embedding"])
-        super().__init__(layer, rngs=rngs, **backbone)
-        if self.blocks[0].layer.bidirectional:
-            raise ValueError(
-                "LanguageModel: `layer_options` must not ask for a bidirectional layer, which sees "
-                "the tokens that it is to predict; leave `bidirectional` out."
-            )
-        self.tie_embedding = tie_embedding
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.decode = (
-            None if tie_embedding else nnx.Linear(self.d_model, self.d_input, rngs=rngs, **dtypes)
-        )
-
-    def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch d_input"]:
-        """The logits of a step."""
-        return flat_apply(self.encode.attend if self.decode is None else self.decode, x)

@@ -14,6 +14,13 @@ def test_json_round_trip_of_every_recipe():
         assert Config.from_json(recipe.config.to_json()) == recipe.config
 
 
+def test_json_round_trip_of_an_option_that_may_be_missing():
+    config = get_recipe("pathx", "s4", "smoke")
+    for n_ssm in (None, 2):
+        changed = dataclasses.replace(config, model=dataclasses.replace(config.model, n_ssm=n_ssm))
+        assert Config.from_json(changed.to_json()) == changed
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -29,6 +36,7 @@ def test_json_round_trip_of_every_recipe():
         (lambda c: c.pop("train"), ["train", "object"]),
         (lambda c: c.update(task="pathz"), ["pathz", "pathx"]),
         (lambda c: c["model"].update(name="s6"), ["s6", "s5"]),
+        (lambda c: c["model"].update(ffn_every="2"), ["model.ffn_every", "int", "'2'"]),
         (lambda c: c["optim"].update(lr=-1), ["lr", "positive", "-1"]),
     ],
 )
