@@ -33,8 +33,8 @@ def generate(
     steps, each at a cost that does not depend on how much was read before. A pure function: under
     `jax.jit` make ``n``, ``temperature``, ``top_k`` and ``top_p`` static.
 
-    With ``lengths``, diagonal layers (S5, S4D, LRU) and attention still read in parallel, the
-    others step by step; so leave them out where all prompts have the same length.
+    Prompts of different lengths are read step by step by S4, HOPE and GRU, still in parallel by the
+    others; so leave ``lengths`` out where all prompts have the same.
 
     Args:
         model: a trained model, in evaluation mode.
