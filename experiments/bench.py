@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import s5jax
+from experiments.bench_pipelines import Rate, pipeline_rates
 from experiments.build import Setup, prepare
 from experiments.data import on_device, train_batches
 from experiments.errors import run_command
@@ -29,13 +30,10 @@ from experiments.mesh import make_mesh
 from experiments.models import S5Options
 from experiments.recipes import get_recipe
 from experiments.results import device_name, environment, write_json
-from experiments.tasks import get_task
-from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource
+from experiments.tasks import DATA_DIR, Files
 
 COMPILE_LIMIT_S = 15
 HOST_LIMIT = 1.5
-IMAGES_PER_S = {"path32": 5_000, "path128": 500}
-FRAMES_PER_S = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,34 +134,9 @@ def host_overhead_row() -> Row:
     )
 
 
-def pathfinder_row(setting: str, n: int) -> Row:
-    """Images per second and core against the rate required."""
-    options = PATHFINDER[setting]
-    source = PathfinderSource(options, seed=0, split="train", n_examples=10 * n)
-    for i in range(10):
-        source[n + i]
-    start = time.thread_time()
-    for i in range(n):
-        source[i]
-    rate = n / (time.thread_time() - start)
-    return Row(
-        f"pathfinder_{options.size}",
-        rate / IMAGES_PER_S[setting],
-        1,
-        {"images_per_s": {"one core": rate}},
-    )
-
-
-def pendulum_row(n: int) -> Row:
-    """Frames per second and core of the input pipeline against the rate required."""
-    config = get_recipe("pendulum", "s5", "paper")
-    task = get_task(config.task)(config.data)
-    batches = train_batches(task, seed=0, batch_size=config.train.batch_size)
-    start = time.thread_time()
-    for k in range(n):
-        batches[k]
-    rate = n * config.train.batch_size * task.length / (time.thread_time() - start)
-    return Row("pendulum", rate / FRAMES_PER_S, 1, {"frames_per_s": {"one core": rate}})
+def pipeline_row(rate: Rate) -> Row:
+    """Examples per second and core against twice what a GPU takes at ten million steps a second."""
+    return Row(f"{rate.task}_pipeline", rate.ratio, 1, {"examples_per_s": {"one core": rate.per_s}})
 
 
 def interleaved_medians(runs: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, float]:
@@ -195,18 +168,25 @@ def _compile(setup: Setup) -> tuple[jax.stages.Compiled, Callable[[], None]]:
     return compiled, step
 
 
-def main(json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None) -> None:
+def main(
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = DATA_DIR,
+) -> None:
     """Measures speed and memory against references; takes a few minutes.
 
     Args:
         json: also write the rows to this file.
+        data_dir: folder of the data sets; rows whose data are not there are left out.
     """
     rows = [
         *train_step_rows(),
         host_overhead_row(),
-        pathfinder_row("path32", n=20_000),
-        pathfinder_row("path128", n=2_000),
-        pendulum_row(n=1_000),
+        *(
+            Row(
+                f"{rate.task}_pipeline", rate.ratio, 1, {"examples_per_s": {"one core": rate.per_s}}
+            )
+            for rate in pipeline_rates(Files(data_dir))
+        ),
     ]
     device = device_name(make_mesh("data=1", batch_size=1))
     table = Table("name", "ratio", "target", "detail", title=f"{device}, larger is better")
