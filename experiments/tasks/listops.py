@@ -169,6 +169,14 @@ class ExpressionSource(Source):
             raise ValueError(f"{type(self).__name__}: `seed` must be in [0, 2**63); got {seed}.")
         self.options, self.seed, self.split = options, seed, split
         self._stream = stream
+        self._rules = Rules(
+            options.max_depth,
+            options.max_args,
+            _binomial(options.max_args, options.p_operator),
+            options.min_length,
+            options.max_length,
+            self.first,
+        )
 
     def __len__(self) -> int:
         return self.options.n_examples(self.split)
@@ -204,14 +212,6 @@ class ExpressionSource(Source):
             ValueError: if no expression was found that has the length asked for.
         """
         options, n = self.options, len(indices)
-        rules = Rules(
-            options.max_depth,
-            options.max_args,
-            _binomial(options.max_args, options.p_operator),
-            options.min_length,
-            options.max_length,
-            self.first,
-        )
         scratch = (
             np.empty(1, np.uint64),
             np.empty((options.max_length // 3, 2), np.int64),
@@ -223,7 +223,7 @@ class ExpressionSource(Source):
         lengths, roots = np.empty(n, np.int32), np.empty(n, np.int32)
         address = (self.seed, self._stream, indices)
         results = (tokens, values, lengths, roots)
-        drawn = draw_expressions(rules, *address, *scratch, *results)
+        drawn = draw_expressions(self._rules, *address, *scratch, *results)
         if drawn < n:
             raise ValueError(
                 f"{type(self).__name__}: none of {TREES:,} trees has the length asked for (example "
@@ -374,7 +374,7 @@ class ListOpsSubTrees(Task):
         }
 
     def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Means over all closing brackets of the split."""
+        """Means over all closing brackets of the split, not of means over batches."""
         return {
             "loss": float(means["cross_entropy"] / means["brackets"]),
             "accuracy": float(means["correct"] / means["brackets"]),
@@ -392,5 +392,4 @@ def _binomial(n_max: int, p: float) -> np.ndarray:
     for n in range(n_max):
         mass[n + 1] = (1 - p) * mass[n]
         mass[n + 1, 1:] += p * mass[n, :-1]
-    distribution = np.cumsum(mass, axis=1)
-    return np.where(np.tri(n_max + 1, k=-1).T == 0, distribution, 1)
+    return np.where(np.tri(n_max + 1, k=-1) == 1, np.cumsum(mass, axis=1), 1)

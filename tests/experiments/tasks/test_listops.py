@@ -6,30 +6,26 @@ generator about 5 % of z-scores exceed 2; of the some hundred here, none may exc
 
 import csv
 import dataclasses
-import json
 import pickle
 import random
-import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from listops_statistics import DATA, OPERATORS, nodes_of, words_of, z_scores
+from scipy import special, stats
 
 from experiments.data import sample
 from experiments.recipes import get_recipe
 from experiments.tasks import Split, get_task
 from experiments.tasks.listops import (
     EOS,
-    TOKENS,
     ExpressionSource,
     ListOps,
     ListOpsOptions,
@@ -40,56 +36,8 @@ from experiments.tasks.listops import (
     evaluate_expression,
 )
 
-_DATA = Path(__file__).parent / "data"
-_REFERENCE: dict[str, Any] = json.loads((_DATA / "listops_statistics.json").read_text())
 _Z_MAX = 4.5
 _SHORT = {"min_length": 20, "max_length": 60, "max_depth": 4, "max_args": 5}
-_OPERATORS = {
-    "[MIN": min,
-    "[MAX": max,
-    "[MED": lambda x: int(statistics.median(x)),
-    "[SM": lambda x: sum(x) % 10,
-}
-
-
-class Node(NamedTuple):
-    """One operator of an expression."""
-
-    operator: int
-    operands: list[int]
-    are_nodes: list[bool]
-    value: int
-    depth: int
-    height: int
-    start: int
-    end: int
-
-
-def nodes_of(words: list[str]) -> Iterator[Node]:
-    """An interpreter that shares nothing with the tested code; inner operators come first."""
-    stack: list[tuple[str, int, list[tuple[int, int]]]] = []
-    for k, word in enumerate(words):
-        if word in _OPERATORS:
-            stack.append((word, k, []))
-        elif word.isdigit():
-            stack[-1][2].append((int(word), 0))
-        else:
-            name, start, operands = stack.pop()
-            values = [value for value, _ in operands]
-            value = _OPERATORS[name](values)
-            height = 1 + max(height for _, height in operands)
-            if stack:
-                stack[-1][2].append((value, height))
-            operator = list(_OPERATORS).index(name)
-            are_nodes = [height > 0 for _, height in operands]
-            yield Node(operator, values, are_nodes, value, len(stack) + 1, height, start, k + 1)
-
-
-def words_of(source: ExpressionSource, index: int) -> list[str]:
-    example = source[index]
-    words = ("<pad>", "<unk>", "<eos>")[: source.first] + TOKENS
-    text = [words[token] for token in example["token"][: example["length"]].tolist()]
-    return text[:-1] if text[-1] == "<eos>" else text
 
 
 # --------------------------------------------------------------------------------------- evaluation
@@ -98,7 +46,7 @@ _EXPRESSIONS = st.recursive(
     st.integers(0, 9).map(str),
     lambda arguments: st.builds(
         lambda name, values: f"{name} {' '.join(values)} ]",
-        st.sampled_from(list(_OPERATORS)),
+        st.sampled_from(list(OPERATORS)),
         st.lists(arguments, min_size=1, max_size=12),
     ),
     max_leaves=20,
@@ -116,7 +64,7 @@ def test_every_value_is_that_of_an_independent_interpreter(expression: str) -> N
 
 
 def test_official_expressions_have_the_official_values() -> None:
-    with (_DATA / "listops_samples.tsv").open() as file:
+    with (DATA / "listops_samples.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert len(rows) == 3
     for row in rows:
@@ -141,63 +89,6 @@ def test_an_unknown_token_is_refused() -> None:
 # ---------------------------------------------------------------------------- against the reference
 
 
-def _counts_of(words: list[str], reference: dict[str, Any]) -> Iterator[tuple[str, Any, int]]:
-    """Name, counts and their total for every statistic of the reference, for one expression."""
-    nodes = list(nodes_of(words))
-    root, n = nodes[-1], len(nodes)
-    operator, value, depth, height, start, end = (
-        np.array([getattr(node, name) for node in nodes])
-        for name in ("operator", "value", "depth", "height", "start", "end")
-    )
-    args = np.array([len(node.operands) for node in nodes])
-    digits = [int(word) for word in words if word.isdigit()]
-    n_args, n_levels = (len(reference["means"][name]) for name in ("args", "depth"))
-
-    def histogram(values: Any, start: int, bins: int) -> np.ndarray:
-        return np.histogram(values, np.arange(bins + 1) + start)[0]
-
-    yield "length", [len(words)], 1
-    yield "length_histogram", np.histogram(len(words), reference["edges"])[0], 1
-    yield "operators", [n], 1
-    yield "operator", histogram(operator, 0, 4), n
-    yield "root_operator", histogram(root.operator, 0, 4), 1
-    yield "args", histogram(args, 2, n_args), n
-    yield "root_args", histogram(args[-1], 2, n_args), 1
-    yield "label", histogram(root.value, 0, 10), 1
-    yield "digit", histogram(digits, 0, 10), len(digits)
-    yield "value", histogram(value, 0, 10), n
-    for code, name in enumerate(_OPERATORS):
-        own = value[operator == code]
-        yield f"value_of_{name[1:].lower()}", histogram(own, 0, 10), len(own)
-    yield "depth", histogram(depth, 1, n_levels), n
-    yield "height", histogram(height, 1, n_levels), n
-    yield "span", [(end - start).sum()], n
-
-
-def _scores(source: ExpressionSource, n: int) -> dict[str, np.ndarray]:
-    """z-scores of ratios of sums over independent examples against those of the reference.
-
-    The spread of both is estimated from our examples, and at least that of independent counts.
-    """
-    reference = _REFERENCE["listops" if isinstance(source, ListOpsSource) else "listops_subtrees"]
-    rows: dict[str, list[tuple[Any, int]]] = {}
-    for i in range(n):
-        for name, counts, total in _counts_of(words_of(source, i), reference):
-            rows.setdefault(name, []).append((counts, total))
-    assert rows.keys() == reference["means"].keys()
-    scores = {}
-    for name, values in rows.items():
-        counts = np.array([count for count, _ in values], float)
-        totals = np.array([total for _, total in values], float)
-        ours = counts.sum(axis=0) / totals.sum()
-        theirs = np.array(reference["means"][name])
-        residuals = counts - ours * totals[:, None]
-        variance = np.square(residuals).sum(axis=0) / totals.sum() ** 2
-        variance = np.maximum(variance, theirs * (1 - theirs) / totals.sum())
-        scores[name] = (ours - theirs) / np.sqrt(variance * (1 + n / reference["n_examples"]))
-    return scores
-
-
 @pytest.mark.parametrize(
     ("options", "n"),
     [
@@ -208,7 +99,7 @@ def _scores(source: ExpressionSource, n: int) -> dict[str, np.ndarray]:
     ],
 )
 def test_statistics(options: ListOpsOptions | SubTreesOptions, n: int) -> None:
-    scores = _scores(_source(options), n)
+    scores = z_scores(_source(options), n)
     z = np.abs(np.concatenate(list(scores.values())))
     assert len(z) > 100
     assert z.max() < _Z_MAX, scores
@@ -217,7 +108,7 @@ def test_statistics(options: ListOpsOptions | SubTreesOptions, n: int) -> None:
 
 @pytest.mark.parametrize("change", [{"p_operator": 0.27}, {"max_args": 11}, {"max_depth": 9}])
 def test_statistics_reject_unfaithful_generators(change: dict[str, Any]) -> None:
-    scores = _scores(_source(ListOpsOptions(**change)), 150)
+    scores = z_scores(_source(ListOpsOptions(**change)), 150)
     assert max(np.abs(z).max() for z in scores.values()) > _Z_MAX
 
 
@@ -250,7 +141,7 @@ def _official_expression(options: ListOpsOptions, rng: random.Random) -> list[st
         if depth == options.max_depth or rng.random() > options.p_operator:
             return [str(rng.randrange(10))]
         operands = [tree(depth + 1) for _ in range(rng.randint(2, options.max_args))]
-        return [rng.choice(list(_OPERATORS)), *(word for x in operands for word in x), "]"]
+        return [rng.choice(list(OPERATORS)), *(word for x in operands for word in x), "]"]
 
     while True:
         words = tree(1)
@@ -416,18 +307,19 @@ def test_every_bracket_of_the_subtrees_counts_the_same() -> None:
     source, rng = task.source("train", seed=0), np.random.default_rng(0)
     batches = [source.batch(np.arange(i, i + 5), epoch=0) for i in (0, 5)]
     logits = [rng.normal(size=(5, 64, 17)).astype(np.float32) for _ in batches]
-    measured = [task.measure(z, batch) for z, batch in zip(logits, batches, strict=True)]
+    measure = jax.jit(task.measure)
+    measured = [jax.device_get(measure(z, batch)) for z, batch in zip(logits, batches, strict=True)]
     assert measured[0].keys() == task.quantities.keys()
     losses, hits = [], []
     for z, batch, values in zip(logits, batches, measured, strict=True):
         at = batch["label"] >= 0
         labels = batch["label"][at].astype(np.int32)
-        losses.append(optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(z)[at], labels))
+        scores = special.log_softmax(z[at], axis=-1)
+        losses.append(-np.take_along_axis(scores, labels[:, None], axis=-1))
         hits.append(z[at].argmax(axis=-1) == labels)
         np.testing.assert_allclose(values["loss"].mean(), losses[-1].mean(), rtol=1e-5)
     means = {
-        name: np.mean([np.asarray(values[name]).mean() for values in measured])
-        for name in task.quantities
+        name: np.mean([values[name].mean() for values in measured]) for name in task.quantities
     }
     assert task.report(means) == pytest.approx(
         {"loss": np.concatenate(losses).mean(), "accuracy": np.concatenate(hits).mean()}
