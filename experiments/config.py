@@ -193,9 +193,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin in (typing.Union, types.UnionType):  # of one kind and None
-        [kind] = set(arguments) - {type(None)}
-        return None if value is None else _convert(kind, value, where)
+    if origin is types.UnionType and type(None) in arguments:
+        return None if value is None else _convert(arguments[0], value, where)
     if kind is float and type(value) is int:
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True):

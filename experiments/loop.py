@@ -28,7 +28,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import Config, differences, read_config
 from experiments.data import on_device, train_batches
 from experiments.display import Display
-from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
+from experiments.errors import InterruptedRun, RunError, UsageError
 from experiments.interrupts import Interrupts
 from experiments.mesh import make_mesh
 from experiments.metrics import BadSteps, MetricsLog, summarize
@@ -166,9 +166,7 @@ class _Run:
 
     def plan(self, batch: Batch) -> TrainStep:
         """Compiles the step, tries it on a copy of the state, and says what is about to happen."""
-        with blaming_options():
-            lowered = self.setup.steps.train.lower(self.leaves, batch)
-        compiled = lowered.compile()
+        compiled = self.setup.steps.train.lower(self.leaves, batch).compile()
         copy = [jnp.copy(leaf) for leaf in self.leaves]
         start = time.monotonic()
         jax.block_until_ready(compiled(copy, batch))
