@@ -80,13 +80,13 @@ def build(
 
 
 def _check_decimation(name: str, task: Task, dt: int | None) -> None:
-    if dt is not None and (
-        task.encoder == "tokens" or task.head in ("label", "language") or dt < 1
-    ):
+    fits = task.encoder == "linear" and task.head in ("classify", "match")
+    if dt is not None and not (fits and dt >= 1):
+        steps = "tokens" if task.encoder == "tokens" else "numbers"
         raise UsageError(
             "`dt` takes every so-many-th step (1, 2, ...) of sequences of numbers that have one "
-            f"target each; {name} has {'tokens' if task.encoder == 'tokens' else 'numbers'} and "
-            f"the head {task.head!r}, and `dt` is {dt}. Leave --dt out."
+            f"target each; {name} has {steps} and the head {task.head!r}, and `dt` is {dt}. Leave "
+            "--dt out."
         )
 
 

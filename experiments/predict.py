@@ -70,8 +70,7 @@ def predict(workdir: str | Path, file: str | Path, files: Files = HERE) -> list[
             )
         columns = task.read_examples(Path(file))
         outputs = compute_outputs(model, task, columns, batch_size=config.train.batch_size)
-    lengths = columns.get("length", np.full(len(outputs), task.length))
-    return list(_rows(task.present(outputs), task.classes, lengths))
+    return list(_rows(task.present(outputs), task.classes, columns.get("length")))
 
 
 def compute_outputs(
@@ -86,15 +85,17 @@ def compute_outputs(
         batch_size: examples at a time.
 
     Raises:
-        UsageError: if a column is missing.
+        UsageError: if a column is missing, or there is no example.
     """
     graph, state = nnx.split(model)
 
     @jax.jit
     def compute(state: nnx.State, batch: Batch) -> jax.Array:
-        return nnx.merge(graph, state)(**task.inputs(task.expand(batch)))
+        return nnx.merge(graph, state)(**task.inputs(batch))
 
-    n = min(len(column) for column in columns.values())
+    n = min((len(column) for column in columns.values()), default=0)
+    if n == 0:
+        raise UsageError("The file holds no example.")
     columns = {"index": np.arange(n, dtype=np.int32), "epoch": np.zeros(n, np.int32), **columns}
     outputs = []
     for start in range(0, n, batch_size):
@@ -109,13 +110,13 @@ def compute_outputs(
 
 
 def _rows(
-    outputs: np.ndarray, classes: tuple[str, ...] | None, lengths: np.ndarray
+    outputs: np.ndarray, classes: tuple[str, ...] | None, lengths: np.ndarray | None
 ) -> Iterator[Row]:
     for example, output in enumerate(outputs):
         if output.ndim == 1:
             yield {"example": example, **_describe(output, classes)}
             continue
-        for step in range(min(lengths[example], len(output))):
+        for step in range(len(output) if lengths is None else lengths[example]):
             yield {"example": example, "step": step, **_describe(output[step], classes)}
 
 

@@ -181,10 +181,11 @@ class Task(abc.ABC):
         Raises:
             UsageError: if the file cannot be read, or holds something else.
         """
-        return {name.removesuffix("s"): value for name, value in read_npz(path).items()}
+        arrays = read_npz(path).items()
+        return {name.removesuffix("s"): array for name, array in arrays if array.ndim > 0}
 
     def present(self, outputs: np.ndarray) -> np.ndarray:
-        """The model's outputs as a user wants to see them: logits, or values in his own units."""
+        """The outputs as a user wants to see them: logits, or values in the units of the data."""
         return outputs
 
     def expand(self, batch: Batch) -> Batch:

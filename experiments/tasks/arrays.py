@@ -111,6 +111,7 @@ class Arrays(Task):
         assert table.y is not None, "read_table demands it"
         self.table, self.targets = table, table.y
         self.length = table.x.shape[1]
+        self.irregular = table.dt is not None
         self.encoder = "tokens" if table.x.ndim == 2 else "linear"
         self.d_input = int(table.x.max()) + 1 if table.x.ndim == 2 else table.x.shape[2]
         y, is_label = table.y, np.issubdtype(table.y.dtype, np.integer)

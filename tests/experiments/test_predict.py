@@ -77,6 +77,8 @@ def test_names_and_probabilities_of_classes(run, tmp_path):
 
 def test_values_a_step_in_the_units_of_the_file(run_of, tmp_path):
     run = run_of(y=1000 + 10 * np.concatenate([X, -X], axis=-1))
+    np.savez(tmp_path / "new.npz", x=np.tile(X[:1], (1, 2, 1)))
+    assert len(predict(run, tmp_path / "new.npz")) == 2 * L, "longer than in training"
     np.savez(tmp_path / "new.npz", x=X[:2], lengths=[3, 5])
     rows = predict(run, tmp_path / "new.npz")
     assert [(row["example"], row["step"]) for row in rows] == [
@@ -129,6 +131,9 @@ def test_a_column_that_is_missing(toy, tmp_path):
     finish(toy(), tmp_path)
     np.savez(tmp_path / "new.npz", y=X)
     with pytest.raises(UsageError, match="lacks the column 'x'; it has index, epoch, y"):
+        predict(tmp_path, tmp_path / "new.npz")
+    np.savez(tmp_path / "new.npz", x=3)
+    with pytest.raises(UsageError, match="holds no example"):
         predict(tmp_path, tmp_path / "new.npz")
 
 

@@ -23,7 +23,7 @@ SMOKE = [key for key in RECIPES if key[2] == "smoke"]
 def own_arrays(tmp_path_factory):
     """A file for the task `arrays`, which has none by itself."""
     path = tmp_path_factory.mktemp("arrays") / "data.npz"
-    np.savez(path, x=np.zeros((80, 16, 3), np.float32), y=np.arange(80) % 3)
+    np.savez(path, x=np.zeros((80, 128, 3), np.float32), y=np.arange(80) % 3)
     return path
 
 

@@ -91,6 +91,7 @@ def test_features_are_standardised_by_the_valid_steps_of_the_training_examples(t
 def test_a_step_length_for_each_example_holds_for_its_steps(tmp_path):
     task = arrays(tmp_path, x=X, y=CLASSES, dt=np.arange(1, N + 1))
     batch = whole(task.source("train", seed=0))
+    assert task.irregular
     assert task.inputs(batch)["dt"].shape == (24, L)
     assert batch["dt"][0, 0] == batch["dt"][0, -1] == task.source("train", seed=0).rows[0] + 1
 
