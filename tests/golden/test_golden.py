@@ -77,7 +77,6 @@ def test_golden(golden_file):
         "sgconv_full_glu",
         "hope_ssm_L50",
         "hope_block_L33",
-        "task_pathfinder_segmentation",
     ],
 )
 def test_a_wrong_array_is_noticed(tmp_path, case):
