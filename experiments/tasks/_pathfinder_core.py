@@ -359,11 +359,12 @@ def draw_scenes(
     sums: np.ndarray,
     maps: np.ndarray,
     committed: np.ndarray,
-) -> None:
+) -> int:
     """Draws the geometry of those examples that have a margin.
 
     Each is a function of `(seed, stream, index)` alone. Scratch: `rng` (1,) uint64, `sums` as
     many floats as the ring has directions, `maps` and `committed`, each as long as `tables.empty`.
+    Returns -1, or which of them has no pair of targets that fits; the rest is not drawn then.
     """
     for i in range(len(scenes.index)):
         if scenes.margin[i] != margin:
@@ -372,8 +373,10 @@ def draw_scenes(
         rng[0] = _hash(seed, stream, scenes.index[i])
         scenes.label[i], scenes.origin[i] = _below(rng, 2), _below(rng, 2)
         _clear(tables, maps)
-        if _draw_pair(tables, rng, sums, maps, paddles, attempts):
-            _clear(tables, committed)
-            scenes.n_paddles[i] = _draw_distractors(
-                tables, rng, sums, maps, committed, paddles, attempts
-            )
+        if not _draw_pair(tables, rng, sums, maps, paddles, attempts):
+            return i
+        _clear(tables, committed)
+        scenes.n_paddles[i] = _draw_distractors(
+            tables, rng, sums, maps, committed, paddles, attempts
+        )
+    return -1

@@ -96,7 +96,7 @@ def _stamp_contour(contour, stamp, threshold, top, left):
 
 @inline
 def _draw_canvas(ink, paddles, label, origin, canvas):
-    """Draws all paddles and marks; returns the brightest pixel, which none leaves outside."""
+    """Draws all paddles and marks; returns the brightest pixel, which is never cropped."""
     n, half = ink.n_paddles, ink.lines.shape[1] // 2
     end = origin if label == 1 else 1 - origin
     brightest, full = np.float32(0), np.float32(1)

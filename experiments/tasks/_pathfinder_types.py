@@ -78,12 +78,12 @@ class FloatInk(NamedTuple):
 
 
 class Scenes(NamedTuple):
-    """The geometry of B images, all zeros before they are drawn but for `index`."""
+    """The geometry of B images."""
 
     index: np.ndarray  # (B,)
     margin: np.ndarray  # (B,): which of the margins
     label: np.ndarray  # (B,): 1 if both marks lie on one target
     origin: np.ndarray  # (B,): the target that carries the first mark
-    n_paddles: np.ndarray  # (B,): 0 if no pair of targets was found
+    n_paddles: np.ndarray  # (B,)
     paddles: np.ndarray  # (B, P, 5): the targets one after the other, then the distractors
-    attempts: np.ndarray  # (B, 4): counts, see `draw_scenes`
+    attempts: np.ndarray  # (B, 4): counts, zeros before

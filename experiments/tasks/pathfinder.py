@@ -310,7 +310,7 @@ class SceneSource(Source, Generic[AnyInk]):
             margin=np.empty(n, np.int64),
             label=np.empty(n, np.int64),
             origin=np.empty(n, np.int64),
-            n_paddles=np.zeros(n, np.int64),
+            n_paddles=np.empty(n, np.int64),
             paddles=np.empty((n, sum(contours), 5), np.int64),
             attempts=np.zeros((n, 4), np.int64),
         )
@@ -320,14 +320,15 @@ class SceneSource(Source, Generic[AnyInk]):
             tables, _ = self._tables[margin]
             maps, committed = np.empty_like(tables.empty), np.empty_like(tables.empty)
             sums = np.empty(len(tables.ring))
-            draw_scenes(tables, self.seed, self._stream, k, scenes, rng, sums, maps, committed)
-        if not scenes.n_paddles.all():
-            i = np.argmin(scenes.n_paddles)
-            raise ValueError(
-                f"{type(self).__name__}: no pair of contours fits in {PAIR_ATTEMPTS:,} attempts "
-                f"(example {indices[i]}, margin {options.margins[scenes.margin[i]]}) under "
-                f"{options}; enlarge `size`, or reduce `n_paddles`, `paddle_length` or `margins`."
+            failed = draw_scenes(
+                tables, self.seed, self._stream, k, scenes, rng, sums, maps, committed
             )
+            if failed >= 0:
+                raise ValueError(
+                    f"{type(self).__name__}: no pair of contours fits in {PAIR_ATTEMPTS:,} "
+                    f"attempts (example {indices[failed]}, margin {margin}) under {options}; "
+                    "enlarge `size`, or reduce `n_paddles`, `paddle_length` or `margins`."
+                )
         return scenes
 
 

@@ -1,13 +1,39 @@
 """Statistics of Pathfinder images, as defined in the reference file beside the tests."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource, SceneSource
+from experiments.tasks.segmentation import SEGMENTATION, SegmentationSource
+
+REFERENCE: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "data" / "pathfinder_statistics.json").read_text()
+)
+Z_MAX = 4.5
 Statistics = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (mean, standard error)
 
 THRESHOLDS = (0, 15, 31, 63, 95, 127, 159, 191, 223, 239, 250, 254)
+
+
+def make_source(name: str, n: int = 1000, seed: int = 0, split: str = "train") -> SceneSource:
+    if name in SEGMENTATION:
+        return SegmentationSource(SEGMENTATION[name], seed=seed, split=split, n_examples=n)
+    return PathfinderSource(PATHFINDER[name], seed=seed, split=split, n_examples=n)
+
+
+def matched(name: str, n: int) -> tuple[SceneSource, np.ndarray]:
+    """A source, and about `n` of its examples that have the reference's shares of margins."""
+    counts = {int(m): c[-1] for m, c in REFERENCE[name]["geometry"]["survival"].items()}
+    source = make_source(name, n)
+    margin = source.batch(np.arange(n), epoch=0)["margin"]
+    unit = min((margin == m).sum() / count for m, count in counts.items())
+    kept = [np.flatnonzero(margin == m)[: int(unit * count)] for m, count in counts.items()]
+    return source, np.concatenate(kept)
 
 
 def image_statistics(images: np.ndarray) -> Statistics:

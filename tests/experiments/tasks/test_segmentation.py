@@ -1,4 +1,7 @@
-"""What the task makes of pictures; test_pathfinder.py holds the generator against the reference."""
+"""Classes of pixels against the reference, and what the task makes of pictures.
+
+test_pathfinder.py holds the pictures themselves against the reference.
+"""
 
 import dataclasses
 
@@ -6,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pathfinder_statistics import REFERENCE, Z_MAX, make_source, matched
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
@@ -142,6 +146,57 @@ def test_every_placed_distractor_carries_a_mark() -> None:
             expected = np.maximum(expected, np.asarray(small))
         expected = np.rint(255 * expected / expected.max())
         np.testing.assert_allclose(source[i]["image"], expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [
+        ("seg128", 200),
+        pytest.param("seg256", 400, marks=pytest.mark.slow),
+        pytest.param("seg512", 40, marks=pytest.mark.slow),
+    ],
+)
+def test_shares_of_classes(name: str, n: int) -> None:
+    reference = REFERENCE[name]["classes"]
+    source, indices = matched(name, n)
+    columns = source.batch(indices, epoch=0)
+    target, label = columns["target"], columns["label"]
+    shares = np.stack([(target == c).mean(axis=(1, 2)) for c in range(3)], axis=1)
+    bright = columns["image"] > 127
+    ours = {
+        "label_0": shares[label == 0],
+        "label_1": shares[label == 1],
+        "bright_in_mask": (bright & (target > 0)).sum((1, 2)) / bright.sum((1, 2)),
+    }
+    for key, values in ours.items():
+        mean, error = (np.array(x) for x in reference[key])
+        deviation = values.std(axis=0, ddof=1)
+        n_reference = REFERENCE[name]["n_images"] / (2 if "label" in key else 1)
+        error = np.hypot(np.maximum(error, deviation / n_reference**0.5), deviation / n**0.5)
+        assert (np.abs(values.mean(axis=0) - mean) <= Z_MAX * error + 1e-9).all(), key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seg128",
+        pytest.param("seg256", marks=pytest.mark.slow),
+        pytest.param("seg512", marks=pytest.mark.slow),
+    ],
+)
+def test_segmented_pictures_overshoot_as_the_reference_does(name: str) -> None:
+    """The brightest pixel before bytes are made: a mark's, one at the edge, or a paddle's."""
+    source = make_source(name)
+    peaks = [
+        peak
+        for ink in source._ink.values()
+        for peak in (
+            ink.disc_peaks.ravel(),
+            ink.line_peaks * ink.target_contrast,
+        )
+    ]
+    for brightest in REFERENCE[name]["classes"]["brightest"]:
+        assert np.isclose(np.concatenate(peaks), brightest, rtol=1e-6).any()
 
 
 @pytest.mark.parametrize(("name", "side"), list(zip(_NAMES, (128, 256, 512), strict=True)))
