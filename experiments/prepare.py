@@ -10,14 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from experiments.errors import RunError, UsageError, pick
 from experiments.published_files import Entry, Splits, read_cifar10, read_imdb, read_mnist, walk
 
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 LRA_URL = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
-AAN_FILES = tuple(f"new_aan_pairs.{part}.tsv" for part in ("train", "eval", "test"))
+SPEECH_URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 
 
 class Published(NamedTuple):
@@ -101,26 +101,79 @@ def prepare_tfds(dataset: Published, data_dir: Path, source: Path | None) -> Non
     print(f"Wrote {builder.data_path}: {sizes}.")
 
 
-def prepare_aan(data_dir: Path, source: Path | None) -> None:
-    """Copies the three files of pairs of papers."""
+class Copied(NamedTuple):
+    """Files that are read as they were published: where to get them, and where they go."""
+
+    folder: str
+    names: tuple[str, ...]
+    hint: str
+
+
+AAN = Copied(
+    "aan",
+    tuple(f"new_aan_pairs.{part}.tsv" for part in ("train", "eval", "test")),
+    f"The pairs of papers come with Long Range Arena: download {LRA_URL} (8 GB)",
+)
+WIKITEXT = Copied(
+    "wikitext-103",
+    tuple(f"wiki.{part}.tokens" for part in ("train", "valid", "test")),
+    "WikiText-103 is one archive: download wikitext-103-v1.zip",
+)
+
+
+def prepare_copies(files: Copied, data_dir: Path, source: Path | None) -> None:
+    """Copies files, from an archive or a folder."""
+    names = ", ".join(files.names)
     if source is None:
         raise UsageError(
-            f"The pairs of papers come with Long Range Arena: download {LRA_URL} (8 GB) "
-            f"yourself, and give the file, or the folder with {', '.join(AAN_FILES)}, as --source."
+            f"{files.hint} yourself, and give the file, or the folder with {names}, as --source."
         )
-    folder = _folder(data_dir / "aan")
+    folder = _folder(data_dir / files.folder)
     copied = []
     for name, open_file in walk(source, source.name):
         base = PurePosixPath(name).name
-        if base in AAN_FILES:
-            part = folder / f"{base}.part"
-            with open_file() as file, part.open("wb") as copy:
-                shutil.copyfileobj(file, copy)
-            part.replace(folder / base)
+        if base in files.names:
+            with open_file() as file:
+                _copy(file, folder / base)
             copied.append(base)
-    if absent := [name for name in AAN_FILES if name not in copied]:
+    if absent := [name for name in files.names if name not in copied]:
         raise UsageError(f"{source} does not hold {', '.join(absent)}.")
-    print(f"Wrote {folder}: {', '.join(AAN_FILES)}.")
+    print(f"Wrote {folder}: {names}.")
+
+
+def prepare_speech(data_dir: Path, source: Path | None) -> None:
+    """Unpacks the words of Speech Commands, and the lists of its splits."""
+    if source is None:
+        raise UsageError(
+            f"Speech Commands is one archive: download {SPEECH_URL} (2.3 GB) yourself, and give "
+            "the file, or the unpacked folder, as --source."
+        )
+    folder = _folder(data_dir / "speech_commands_v0.02")
+    n = 0
+    for name, open_file in walk(source, source.name):
+        path = PurePosixPath(name)
+        is_clip = path.suffix == ".wav" and path.parent.name != "_background_noise_"
+        if is_clip or path.name in ("validation_list.txt", "testing_list.txt"):
+            to = folder / path.parent.name / path.name if is_clip else folder / path.name
+            _folder(to.parent)
+            with open_file() as file:
+                _copy(file, to)
+            n += is_clip
+    if n == 0:
+        raise UsageError(f"{source} does not hold WORD/*.wav files.")
+    print(f"Wrote {folder}: {n:,} clips.")
+
+
+def _copy(file: IO[bytes], to: Path) -> None:
+    """Writes a file in one piece."""
+    part = to.with_name(f"{to.name}.part")
+    with part.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
+    part.replace(to)
+
+
+def _copies(files: Copied) -> Callable[[Path, Path | None], None]:
+    return lambda data_dir, source: prepare_copies(files, data_dir, source)
 
 
 def _tfds(dataset: Published) -> Callable[[Path, Path | None], None]:
@@ -134,7 +187,10 @@ PREPARE: dict[str, Callable[[Path, Path | None], None]] = {
     "smnist": _tfds(MNIST),
     "psmnist": _tfds(MNIST),
     "text": _tfds(IMDB),
-    "retrieval": prepare_aan,
+    "retrieval": _copies(AAN),
+    "sc35": prepare_speech,
+    "sc10": prepare_speech,
+    "wikitext103": _copies(WIKITEXT),
 }
 
 

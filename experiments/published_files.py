@@ -10,6 +10,7 @@ import io
 import pickle
 import re
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -60,6 +61,14 @@ def walk(path: Path, name: str) -> Iterator[Entry]:
                     if (file := archive.extractfile(member)) is not None:
                         yield member.name, lambda file=file: file
         except (tarfile.TarError, EOFError) as error:
+            raise UsageError(f"{path} is not a whole archive: {error}.") from error
+    elif name.endswith(".zip"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    if not member.is_dir():
+                        yield member.filename, lambda member=member: archive.open(member)
+        except zipfile.BadZipFile as error:
             raise UsageError(f"{path} is not a whole archive: {error}.") from error
     else:
         yield name, lambda: path.open("rb")

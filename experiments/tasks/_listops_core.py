@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.tasks._pathfinder_jit import entry, inline
+from experiments.tasks._jit import entry, inline
 
 MIN, MAX, MED, SM, CLOSE = range(10, 15)
 IGNORED = -100

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from experiments.tasks._pathfinder_jit import entry, inline
+from experiments.tasks._jit import entry, inline
 from experiments.tasks._pathfinder_types import Scenes, Tables
 
 N_DEGREES = 360  # orientations 0..359 are the whole degrees -180..179, the others the ring's

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from experiments.tasks._pathfinder_jit import entry, inline
+from experiments.tasks._jit import entry, inline
 from experiments.tasks._pathfinder_types import FloatInk, Ink, Scenes
 
 

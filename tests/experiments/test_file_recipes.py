@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from flax import nnx
 
-from experiments.bench import PIPELINES, pipeline_row
+from experiments import bench_pipelines
 from experiments.loop import fit
 from experiments.models import MODELS
 from experiments.optim import group_labels
@@ -78,9 +78,14 @@ def test_groups_of_published_mistakes(model, opt_config, expected):
     assert {name: layer[name] for name in expected} == expected
 
 
-def test_a_pipeline_without_data_is_left_out(tmp_path, capsys):
-    assert pipeline_row("smnist", PIPELINES["smnist"], Files(tmp_path)) is None
-    assert "smnist_pipeline is left out: The data set mnist" in capsys.readouterr().out
+def test_input_rates_are_measured_where_there_are_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_pipelines, "SECONDS", 0.01)
+    tasks = {name: bench_pipelines.TASKS[name] for name in ("digits", "chars", "smnist")}
+    monkeypatch.setattr(bench_pipelines, "TASKS", tasks)
+    rates = list(bench_pipelines.pipeline_rates(Files(tmp_path)))
+    assert [rate.task for rate in rates] == ["digits", "chars", "sc35", "wikitext103"]
+    assert all(rate.ratio > 0 for rate in rates)
+    assert "pipeline of smnist is left out: The data set mnist" in capsys.readouterr().out
 
 
 @pytest.mark.slow

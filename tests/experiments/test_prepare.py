@@ -1,6 +1,9 @@
+import io
 import json
 import pickle
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -143,3 +146,36 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     data.main()
     assert "new_aan_pairs.train.tsv" in capsys.readouterr().out
     assert (tmp_path / "aan" / "new_aan_pairs.test.tsv").stat().st_size
+
+
+def test_words_of_wikitext_come_out_of_their_zip(tmp_path):
+    source = tmp_path / "wikitext-103-v1.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        for part in ("train", "valid", "test"):
+            archive.writestr(f"wikitext-103/wiki.{part}.tokens", f" {part} words \n")
+    prepare("wikitext103", tmp_path, source)
+    assert (tmp_path / "wikitext-103" / "wiki.valid.tokens").read_text() == " valid words \n"
+
+
+def test_clips_come_out_of_their_archive(tmp_path, capsys):
+    source = tmp_path / "speech_commands_v0.02.tar.gz"
+    names = ("./yes/a_nohash_0.wav", "./_background_noise_/pink.wav", "./testing_list.txt")
+    with tarfile.open(source, "w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    prepare("sc35", tmp_path, source)
+    folder = tmp_path / "speech_commands_v0.02"
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {"yes/a_nohash_0.wav", "testing_list.txt"}
+    assert "1 clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["sc35", "wikitext103"])
+def test_what_has_no_automatic_download_says_what_to_fetch(tmp_path, task):
+    with pytest.raises(UsageError, match=r"download .* yourself"):
+        prepare(task, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="does not hold"):
+        prepare(task, tmp_path, tmp_path / "empty")

@@ -23,8 +23,6 @@ FAST = (
     "hope_block_L33",
     "hope_ssm_L50",
     "task_",
-    "task_listops_subtrees",
-    "task_pathfinder_segmentation",
 )
 """Beginnings of the names of the files that the fast tier checks: some of each family."""
 

@@ -85,7 +85,6 @@ def test_golden(golden_file):
         "task_masked_select",
         "task_mips",
         "task_solve",
-        "task_pathfinder_segmentation",
     ],
 )
 def test_a_wrong_array_is_noticed(tmp_path, case):

@@ -16,7 +16,7 @@ from pathfinder_statistics import REFERENCE, Z_MAX, image_statistics, make_sourc
 from PIL import Image
 from scipy import stats
 
-from experiments.tasks import _pathfinder_jit as jit
+from experiments.tasks import _jit as jit
 from experiments.tasks.pathfinder import PATHFINDER, PathfinderSource, Scene, SceneSource
 
 _EASY = dataclasses.replace(PATHFINDER["path32"], n_paddles=6, n_distractors=0)

@@ -1,4 +1,4 @@
-"""How the Pathfinder generator is compiled: at the first call, without the GIL."""
+"""How generators are compiled: at the first call, without the GIL."""
 
 from collections.abc import Callable
 from typing import Any
