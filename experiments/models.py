@@ -29,8 +29,8 @@ class ModelOptions:
     """Residual blocks."""
     d_model: int = 128
     """Features of a block."""
-    norm: Literal["batch", "layer"] = "batch"
-    """Normalisation of a block."""
+    norm: Literal["batch", "layer", "scalar_layer"] = "batch"
+    """Normalisation of a block; "scalar_layer" is DLR's, with one scale and shift for all."""
     prenorm: bool = True
     """Normalise before the layer (True) or after the residual (False)."""
     norm_momentum: float = 0.9

@@ -23,8 +23,7 @@ settings of DLR's runs. What else was published is a few flags away:
 Quirks. Four processes of the published loader each gave the whole epoch (not so for mips, whose
 examples were made on the GPU), so that 12 epochs of 14,400 examples were really 48: the steps here
 are those. Examples were new each time. The learning rate is constant, nothing decays. The layer
-norm of the published DLR has one scale and one shift for all features and no epsilon; that of this
-library has one for each feature.
+norm has one scale and one shift for all features and no epsilon (``scalar_layer``).
 
 References:
     Gupta, Mehta and Berant, "Simplifying and Understanding State Space Models with Diagonal Linear
@@ -41,7 +40,7 @@ from experiments.tasks.atomic import ATOMIC, AtomicOptions
 SOURCE = "Gupta et al. 2022, the commands of its code"
 STACK: dict[str, Any] = {
     "n_layers": 1,
-    "norm": "layer",
+    "norm": "scalar_layer",
     "prenorm": False,
     "activation": "gelu_linear",
     "bidirectional": False,

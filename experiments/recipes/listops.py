@@ -22,9 +22,9 @@ cosine that is not shifted by the warm-up (``s5_cosine``), decay of norms and bi
 sequence mirrored at its end, as the published block has it, with step sizes that do not learn.
 Not kept: the published HOPE's Markov parameters do not learn, either, as its code takes the weight
 decay, zero, for their rate; here they learn at ``ssm_lr``. It sets the padding to zero before each
-layer, which is here not possible with mirrored sequences. The published DLR has a layer norm with
-one scale and shift for all features, its attention sees chunks of 1,024 steps and the chunk before;
-here each feature has its own, and attention sees all that came before. DLR's variant DSS-exp is
+layer, which is here not possible with mirrored sequences. DLR's layer norm has one scale and shift
+for all features (``scalar_layer``); the attention beside it sees its chunk of 1,024 steps and the
+chunk before, here the last 1,024 steps. DLR's variant DSS-exp is
 ``--model.version=dss_exp --model.dt_max=0.01 --optim.lr=1e-3 --optim.ssm_lr=1e-3``.
 
 Expressions are drawn afresh, so official seeds and orders have no meaning here.
@@ -59,7 +59,7 @@ from experiments.models import (
     S5Options,
     SGConvOptions,
 )
-from experiments.recipes._recipe import Recipe, complete, smoke
+from experiments.recipes._recipe import LOCAL_ATTENTION, Recipe, complete, smoke
 from experiments.tasks.listops import ListOpsOptions, SubTreesOptions
 
 
@@ -172,7 +172,7 @@ DLR_SUBTREES = Config(
     task="listops_subtrees",
     preset="paper",
     data=SubTreesOptions(),
-    model=DLROptions(norm="layer", prenorm=False, activation="glu", bidirectional=False),
+    model=DLROptions(norm="scalar_layer", prenorm=False, activation="glu", bidirectional=False),
     optim=OptimOptions(
         lr=8e-4, ssm_lr=8e-4, weight_decay=0.01, warmup_steps=5_000, decay_all=False
     ),
@@ -181,7 +181,13 @@ DLR_SUBTREES = Config(
 
 ATTENTION_SUBTREES = dataclasses.replace(
     DLR_SUBTREES,
-    model=AttentionOptions(norm="layer", prenorm=False, activation="glu", bidirectional=False),
+    model=AttentionOptions(
+        norm="scalar_layer",
+        prenorm=False,
+        activation="glu",
+        bidirectional=False,
+        window=LOCAL_ATTENTION,
+    ),
     optim=dataclasses.replace(DLR_SUBTREES.optim, lr=1e-3, ssm_lr=1e-3),
 )
 

@@ -14,9 +14,10 @@ paper's DSS is another version of the same model, ``--model=dlr --model.version=
 ``--optim.lr`` and ``--optim.ssm_lr`` at 1e-3 on 128 and 5e-4 on 256 and 512.
 
 Quirks that are kept: kernels end after 8,192 lags at 128 and 32,768 at 256 and 512, so that no
-layer sees a whole image; at 256 and 512 the run ends before its cosine does (``period_steps``).
-Not kept: a layer norm had one scale for all features, and local attention saw its own chunk of
-1,024 steps and those beside it, where ours sees 1,023 steps to either side of each. That norms come
+layer sees a whole image; the layer norm has one scale and shift for all features
+(``scalar_layer``); at 256 and 512 the run ends before its cosine does (``period_steps``).
+Not kept: local attention saw its own chunk of 1,024 steps and those beside it, where ours sees
+1,023 steps to either side of each. That norms come
 before the layer is stated for 128 only, and taken for the others; a weight decay is not stated,
 and the code's default is none.
 
@@ -65,7 +66,7 @@ def _train(epochs: int, batch_size: int) -> TrainOptions:
     )
 
 
-STACK: dict[str, Any] = {"norm": "layer", "activation": "glu", "final_norm": True}
+STACK: dict[str, Any] = {"norm": "scalar_layer", "activation": "glu", "final_norm": True}
 
 SEGMENTATION_128 = Config(
     task="pathfinder_segmentation_128",

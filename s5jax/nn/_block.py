@@ -43,7 +43,8 @@ class ResidualBlock(nnx.Module):
 
     Args:
         layer: the sequence layer, of ``d_model`` features.
-        norm: ``"batch"`` (statistics over batch and time, padding left out) or ``"layer"``.
+        norm: ``"batch"`` (statistics over batch and time, padding left out), ``"layer"``, or
+            ``"scalar_layer"``, with one scale and shift for all features and no epsilon, as in DLR.
         prenorm: normalise the layer's input instead of the sum.
         norm_momentum: of the running statistics, in Flax's sense; PyTorch's m is 1 - m here.
             S5 uses 0.95, and 0.9 for Pathfinder and Path-X; S4 uses 0.9.

@@ -2,33 +2,69 @@
 
 from typing import Any, Literal, get_args
 
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact
 
 from s5jax._errors import check_choice
 
-Norm = Literal["batch", "layer"]
+Norm = Literal["batch", "layer", "scalar_layer"]
+
+
+class ScalarLayerNorm(nnx.Module):
+    r"""Layer norm with one scale s and one shift m for all features.
+
+    .. math:: y = s\, (x - \operatorname{mean}(x) + m) / \operatorname{std}(x)
+
+    Nothing is added to the variance; features that are all equal give zeros. The first S4 and DLR
+    normalise so.
+
+    References:
+        Gupta, Mehta and Berant, "Simplifying and Understanding State Space Models with Diagonal
+        Linear RNNs", 2022, https://arxiv.org/abs/2212.00768.
+    """
+
+    def __init__(self, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32):
+        self.scale = nnx.Param(jnp.ones(1, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(1, param_dtype))
+        self.dtype = dtype
+
+    def __call__(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch H"]:
+        """Normalises the last axis."""
+        dtype = self.dtype or jnp.promote_types(x.dtype, self.scale[...].dtype)
+        x = x.astype(jnp.promote_types(dtype, jnp.float32))
+        variance = x.var(-1, keepdims=True)
+        flat = variance == 0
+        std = jnp.sqrt(jnp.where(flat, 1, variance))
+        y = self.scale[...] * (x - x.mean(-1, keepdims=True) + self.bias[...]) / std
+        return jnp.where(flat, 0, y).astype(dtype)
+
+
+AnyNorm = nnx.BatchNorm | nnx.LayerNorm | ScalarLayerNorm
 
 
 def make_norm(
     norm: Norm, d_model: int, momentum: float, epsilon: float, *, rngs: nnx.Rngs, **dtypes: Any
-) -> nnx.BatchNorm | nnx.LayerNorm:
+) -> AnyNorm:
     """Builds the norm of that name over the last axis."""
     check_choice("ResidualBlock", "norm", norm, get_args(Norm))
+    if norm == "scalar_layer":
+        return ScalarLayerNorm(**dtypes)
     if norm == "batch":
         return nnx.BatchNorm(d_model, momentum=momentum, epsilon=epsilon, rngs=rngs, **dtypes)
     return nnx.LayerNorm(d_model, epsilon=epsilon, rngs=rngs, **dtypes)
 
 
 def normalise(
-    norm: nnx.BatchNorm | nnx.LayerNorm,
+    norm: AnyNorm,
     x: Inexact[Array, "*batch L H"],
     valid: Bool[Array, "*batch L"] | None = None,
 ) -> Inexact[Array, "*batch L H"]:
     """Applies the norm; the statistics of a batch norm leave padding out."""
-    if isinstance(norm, nnx.LayerNorm):
-        return norm(x)
-    return norm(x, mask=None if valid is None else valid[..., None])
+    if isinstance(norm, nnx.BatchNorm):
+        return norm(x, mask=None if valid is None else valid[..., None])
+    return norm(x)
 
 
 def check_stepwise(norm: nnx.Module) -> None:

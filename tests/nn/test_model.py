@@ -59,6 +59,17 @@ def test_one_hot_encoder_is_a_linear_map_of_one_hot_vectors():
     assert_close(run(model, tokens), run(same, jax.nn.one_hot(tokens, 5)))
 
 
+def test_scalar_layer_norm_is_the_formula_and_survives_equal_features():
+    model = block(norm="scalar_layer")
+    model.norm.scale[...], model.norm.bias[...] = jnp.array([2.0]), jnp.array([0.5])
+    x = normal(4, 2, 3, 4)
+    expected = 2 * (x - x.mean(-1, keepdims=True) + 0.5) / x.std(-1, keepdims=True)
+    assert_close(model.norm(x), expected)
+    gradient = jax.grad(lambda x: model.norm(x).sum())(jnp.zeros((1, 4)))
+    assert not np.any(gradient)
+    assert not np.any(model.norm(jnp.ones((1, 4))))
+
+
 def test_embedding_std():
     models = [classifier(d_input=500, encoder="embedding", embedding_std=s) for s in (None, 1.0)]
     stds = [float(model.encode.embedding[...].std()) for model in models]
