@@ -13,7 +13,7 @@ import tyro
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.errors import UsageError, blaming_options, nearest
 from experiments.models import MODELS, ModelOptions
-from experiments.recipes import PRESETS, get_recipe
+from experiments.recipes import PRESETS, RECIPES, get_recipe
 from experiments.tasks import DATA_DIR, TASKS, DataOptions, Files, Split
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -57,7 +57,14 @@ class Selection(FileFlags):
         """
         if self.task is None:
             raise UsageError(f"Say what to learn with --task=NAME: {', '.join(TASKS)}.")
-        return get_recipe(self.task, self.model_name, self.preset or _default_preset())
+        preset = self.preset or _default_preset()
+        key = (self.task, self.model_name)
+        if self.preset is None and (*key, preset) not in RECIPES and (*key, "paper") in RECIPES:
+            raise UsageError(
+                f"{self.task} has no preset for a CPU: --preset=paper is the published recipe "
+                "(python -m experiments.plan says what it takes), --preset=smoke a short trial."
+            )
+        return get_recipe(self.task, self.model_name, preset)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

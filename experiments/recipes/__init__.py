@@ -19,6 +19,7 @@ from experiments.recipes import (
     text,
 )
 from experiments.recipes._recipe import Recipe as Recipe
+from experiments.recipes._recipe import small
 from experiments.tasks import TASKS
 
 PRESETS = {
@@ -33,6 +34,9 @@ FAMILIES = (
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe for family in FAMILIES for recipe in family.ROWS
 }
+for known in [recipe for recipe in RECIPES.values() if recipe.config.preset == "cpu"]:
+    for derived in small(known):
+        RECIPES.setdefault(derived.key, derived)
 
 
 def get_recipe(task: str, model: str, preset: str) -> Config:

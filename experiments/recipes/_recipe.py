@@ -59,6 +59,19 @@ DONORS = {
 """Whose published settings a model takes on a task for which it has none, the nearest first."""
 LOCAL_ATTENTION = 1024
 """The window of the local attention in the DLR paper [steps]."""
+UNTUNED = "this library's, not tuned"
+SMALL: dict[str, dict[str, Any]] = {
+    "s5": {"d_state": 64, "n_blocks": 1},
+    "s4": {"d_state": 32},
+    "s4d": {"d_state": 32},
+    "dlr": {"d_state": 64},
+    "sgconv": {"kernel_dim": 16},
+    "hope": {"d_state": 32, "dt_min": 1e-2, "dt_max": 1.0},
+    "lru": {"d_state": 64},
+    "attention": {},
+    "gru": {"d_state": 32},
+}
+"""Options of models that train in minutes on two cores."""
 TINY: tuple[ModelOptions, ...] = (
     S5Options(n_layers=2, d_model=8, d_state=16, n_blocks=2, dropout=0.05),
     S4Options(n_layers=2, d_model=8, d_state=8),
@@ -108,6 +121,13 @@ def nearest(donor: Recipe, model: type[ModelOptions], **changes: Any) -> Recipe:
         ),
         source=f"not published; {config.model.name} on {config.task} is the nearest",
     )
+
+
+def small(recipe: Recipe) -> tuple[Recipe, ...]:
+    """A recipe for two cores, and the same of each other model, in the same stack."""
+    others = SMALL.keys() - {recipe.config.model.name}
+    derived = (nearest(recipe, MODELS[name], **SMALL[name]) for name in sorted(others))
+    return (recipe, *(dataclasses.replace(row, source=UNTUNED) for row in derived))
 
 
 def smoke(paper: Iterable[Recipe], data: DataOptions, **stack: Any) -> tuple[Recipe, ...]:

@@ -30,11 +30,12 @@ References:
     RNNs", 2022, https://arxiv.org/abs/2212.00768.
 """
 
+import dataclasses
 from typing import Any
 
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.models import AttentionOptions, DLROptions, S5Options, SGConvOptions
-from experiments.recipes._recipe import Recipe, complete, smoke
+from experiments.recipes._recipe import UNTUNED, Recipe, complete, smoke
 from experiments.tasks.atomic import ATOMIC, AtomicOptions
 
 SOURCE = "Gupta et al. 2022, the commands of its code"
@@ -142,6 +143,19 @@ CPU = (
     ),
     _cpu(
         "cumsum", S5Options(n_layers=2, d_state=32, **SMALL), length=512, ssm_lr=2e-3, steps=3_000
+    ),
+    *(
+        dataclasses.replace(
+            _cpu(
+                task,
+                S5Options(n_layers=2, d_state=64, **SMALL),
+                length=256,
+                ssm_lr=2e-3,
+                steps=2_000,
+            ),
+            source=UNTUNED,
+        )
+        for task in ATOMIC.keys() - {"shift", "cumsum"}
     ),
 )
 PAPER = tuple(recipe for task in ATOMIC for recipe in complete(_published(task)))

@@ -48,24 +48,19 @@ References:
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.models import (
-    AttentionOptions,
-    DLROptions,
-    GRUOptions,
     HOPEOptions,
     LRUOptions,
     ModelOptions,
     S4DOptions,
     S4Options,
     S5Options,
-    SGConvOptions,
 )
 from experiments.recipes import image
-from experiments.recipes._recipe import Recipe, complete, nearest, smoke
+from experiments.recipes._recipe import UNTUNED, Recipe, complete, small, smoke
 from experiments.tasks import DataOptions, get_task
 from experiments.tasks.pixels import ColourOptions, DigitsOptions, MnistOptions
 
@@ -251,32 +246,26 @@ SMNIST_CPU = Config(
         steps=1_200, batch_size=50, log_every=20, eval_every=300, checkpoint_every=150
     ),
 )
-CPU_MODELS: Sequence[tuple[type[ModelOptions], dict[str, Any]]] = (
-    (S4Options, {"d_state": 32}),
-    (S4DOptions, {"d_state": 32}),
-    (DLROptions, {"d_state": 64}),
-    (SGConvOptions, {"kernel_dim": 16}),
-    (HOPEOptions, {"d_state": 32, "dt_min": 1e-2, "dt_max": 1.0}),
-    (LRUOptions, {"d_state": 64}),
-    (AttentionOptions, {}),
-    (GRUOptions, {"d_state": 32}),
-)
-"""What else learns MNIST in ten minutes on two cores, in the stack of S5."""
-
 PAPER = (*SCIFAR, *SMNIST, *PSMNIST, *NOISY, *DIGITS)
 FEW: dict[str, DataOptions] = {
     task: get_task(task).options_type(n_train=64, n_validation=16, n_test=16)
     for task in ("scifar", "smnist", "psmnist", "noisy_scifar", "digits")
 }
+SIBLINGS = {
+    "psmnist": dataclasses.replace(SMNIST_CPU, task="psmnist"),
+    "scifar": dataclasses.replace(
+        image.CPU,
+        task="scifar",
+        data=ColourOptions(n_train=20_000, n_validation=1_000, n_test=2_000),
+    ),
+}
 CPU = (
     Recipe(config=DIGITS_CPU, source=TRIED),
-    Recipe(config=SMNIST_CPU, source=TRIED),
     *(
-        dataclasses.replace(
-            nearest(Recipe(config=SMNIST_CPU, source=TRIED), model, **options), source=TRIED
-        )
-        for model, options in CPU_MODELS
+        dataclasses.replace(recipe, source=TRIED)
+        for recipe in small(Recipe(config=SMNIST_CPU, source=TRIED))
     ),
+    *(Recipe(config=config, source=UNTUNED) for config in SIBLINGS.values()),
 )
 ROWS = (
     *PAPER,

@@ -85,7 +85,8 @@ def test_help_with_a_task_shows_every_option_with_the_recipe_s_default(command):
         (["--task=pathx", "--mesh=data=8", "--train.batch_size=12"], ["12", "8"]),
         (["--task=pathx", "--model.d_state=7", "--preset=smoke"], ["d_state", "7"]),
         (["--task=pathx", "--data.n_paddles=90", "--preset=smoke"], ["n_paddles", "no pair"]),
-        (["--task=pathx", "--model=s4", "--preset=cpu"], ["s4 for pathx", "'cpu'", "smoke"]),
+        (["--task=retrieval", "--model=s4", "--preset=cpu"], ["s4 for retrieval", "smoke"]),
+        (["--task=retrieval"], ["no preset for a CPU", "--preset=paper", "--preset=smoke"]),
         (["--task=pathx", "--model.dt_max=1e-5", "--preset=smoke"], ["dt_max", "1e-05"]),
         (
             ["--task=pathx", "--model=sgconv", "--model.kernel_dim=5000", "--preset=smoke"],
