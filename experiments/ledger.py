@@ -12,6 +12,7 @@ from experiments.display import duration
 from experiments.errors import UsageError
 from experiments.recipes import RECIPES
 from experiments.results import Results, read_results
+from experiments.tasks import get_task
 
 BEGIN, END = "<!-- results: python -m experiments.results -->", "<!-- end of results -->"
 HEADER = (
@@ -77,7 +78,7 @@ def replace_table(text: str, table: str, where: object) -> str:
 
 def _row(runs: Sequence[Results]) -> Sequence[str]:
     first = runs[0]
-    metric = first["metric"]
+    metric = first.get("metric", get_task(first["task"]).metric)  # early runs do not name it
     values = [run["test"][metric] for run in runs]
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     recipe = RECIPES.get((first["task"], first["model"], first["preset"]))
@@ -90,7 +91,7 @@ def _row(runs: Sequence[Results]) -> Sequence[str]:
         f"{recipe.published:g}" if recipe is not None and compares else "",
         f"{statistics.mean(values):.4f}{spread}",
         ", ".join(str(run["seed"]) for run in runs),
-        " / ".join(sorted({f"{run['epochs']:g}" for run in runs})),
+        " / ".join(sorted({f"{run['epochs']:g}" for run in runs if "epochs" in run})),
         first["device"],
         duration(statistics.mean(run["wall_s"] for run in runs)),
         " ".join(sorted({(run["commit"] or "unknown")[:7] for run in runs})),
