@@ -5,7 +5,7 @@ from typing import get_args
 
 import numpy as np
 
-from experiments.tasks._task import DataOptions, Source, Split, published_order
+from experiments.tasks._task import BatchSource, DataOptions, Split, published_order
 
 Parts = Mapping[Split, np.ndarray]
 """The rows of each split."""
@@ -45,7 +45,7 @@ def first_rows(options: DataOptions, parts: Parts) -> Parts:
     return {split: rows[: options.n_examples(split)] for split, rows in parts.items()}
 
 
-class RowsSource(Source):
+class RowsSource(BatchSource):
     """Some rows of arrays in memory, in any order.
 
     Args:
@@ -58,9 +58,6 @@ class RowsSource(Source):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: value[0] for name, value in self.batch(np.array([index]), epoch=0).items()}
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
         """The rows of the arrays."""

@@ -68,7 +68,18 @@ class Source(abc.ABC):
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
-class ArraySource(Source):
+class BatchSource(Source):
+    """A source that defines batches; one example is a batch of one."""
+
+    def __getitem__(self, index: int, /) -> Mapping[str, np.ndarray | np.generic]:
+        return {name: column[0] for name, column in self.batch(np.array([index]), epoch=0).items()}
+
+    @abc.abstractmethod
+    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
+        """Several examples."""
+
+
+class ArraySource(BatchSource):
     """Examples that are rows of arrays in memory.
 
     Args:
@@ -85,9 +96,6 @@ class ArraySource(Source):
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[index] for name, column in self.columns.items()}
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
         """Rows of the arrays."""

@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
-from experiments.tasks._task import Source
+from experiments.tasks._task import BatchSource, Source
 
 
-class TrainWindows(Source):
+class TrainWindows(BatchSource):
     """Windows at random places of a text, in each epoch at others.
 
     Args:
@@ -23,9 +23,6 @@ class TrainWindows(Source):
 
     def __len__(self) -> int:
         return self._n
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"token": self.batch(np.array([index]), epoch=0)["token"][0]}
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
         """Windows, ``(B, length + 1)``."""
@@ -59,7 +56,7 @@ class EvalWindows(Source):
         return {"token": padded, "length": np.int32(len(window) - 1)}
 
 
-class Streams(Source):
+class Streams(BatchSource):
     """Windows of several streams, each rotated by another random offset in each epoch.
 
     Window ``w`` of stream ``s`` is example ``w * n_streams + s``.
@@ -82,10 +79,6 @@ class Streams(Source):
 
     def __len__(self) -> int:
         return self._n
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray | np.generic]:
-        example = self.batch(np.array([index]), epoch=0)
-        return {name: column[0] for name, column in example.items()}
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
         """Windows, ``(B, length + 1)``."""

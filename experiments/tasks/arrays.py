@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UsageError, check_not_negative
+from experiments.tasks._held_out import RowsSource
 from experiments.tasks._tables import Table, read_arrays, read_sequence, read_table
 from experiments.tasks._task import (
     HERE,
-    ArraySource,
     Batch,
     DataOptions,
     Files,
@@ -58,29 +58,6 @@ class ArraysOptions(DataOptions):
 
 
 _UNCHANGED = np.zeros((), np.float32), np.ones((), np.float32)
-
-
-class Rows(ArraySource):
-    """Some rows of arrays in memory, in their own order.
-
-    Args:
-        rows: which.
-        **columns: arrays with one row an example.
-    """
-
-    def __init__(self, rows: np.ndarray, **columns: np.ndarray) -> None:
-        super().__init__(**columns)
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return super().__getitem__(self.rows[index])
-
-    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
-        """Rows of the arrays."""
-        return super().batch(self.rows[indices], epoch=epoch)
 
 
 class Arrays(Task):
@@ -131,7 +108,7 @@ class Arrays(Task):
         optional = {"length": self.table.lengths, "dt": self.table.dt}
         columns = {"x": self.table.x, "y": self.targets, **optional}
         given = {name: column for name, column in columns.items() if column is not None}
-        return Rows(self._rows(split), **given)
+        return RowsSource(self._rows(split), **given)
 
     def _rows(self, split: Split) -> np.ndarray:
         options = self.options

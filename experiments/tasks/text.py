@@ -22,6 +22,7 @@ from experiments.tasks._held_out import Parts, first_rows, hold_out
 from experiments.tasks._task import (
     HERE,
     Batch,
+    BatchSource,
     DataOptions,
     Files,
     Source,
@@ -159,7 +160,7 @@ def vocabulary(texts: Texts, rows: np.ndarray, *, min_freq: int) -> np.ndarray:
     return table
 
 
-class TokenSource(Source):
+class TokenSource(BatchSource):
     """Texts as ids, each with an end mark, and padding after it.
 
     Args:
@@ -176,9 +177,6 @@ class TokenSource(Source):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: value[0] for name, value in self.batch(np.array([index]), epoch=0).items()}
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
         """Ids, lengths and labels."""

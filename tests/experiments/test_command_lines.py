@@ -1,6 +1,5 @@
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -8,26 +7,8 @@ import pytest
 from experiments import data, evaluate, plan, train
 from experiments.cli import use_deterministic_operations
 from experiments.config import Config
-from experiments.errors import InterruptedRun, RunError, run_command
+from experiments.errors import InterruptedRun, RunError
 from experiments.recipes import PRESETS, RECIPES, __main__, get_recipe
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def call(module, *args):
-        monkeypatch.setattr(sys, "argv", ["command", *args])
-        monkeypatch.setenv("COLUMNS", "160")
-        try:
-            run_command(module.main)
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_help_without_a_task_lists_what_there_is(command):
