@@ -1,5 +1,11 @@
+import atexit
+import gc
 import os
+import shutil
+import tempfile
 from importlib.metadata import version
+
+gc.set_threshold(200_000, 50, 100)  # tracing makes many objects that live long: a fifth of its time
 
 flags = [
     os.environ.get("XLA_FLAGS", ""),
@@ -13,3 +19,10 @@ if version("jaxlib").startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")  # an unknown flag later on, and fatal
 os.environ["XLA_FLAGS"] = " ".join(flags)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# What one worker compiles the others read, and the programs that tests start, too.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="s5jax-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -2,16 +2,14 @@ import dataclasses
 import sys
 from collections.abc import Callable
 
-import jax
 import numpy as np
 import pytest
-from true_files import prepare_all
 
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.errors import run_command
 from experiments.mesh import make_mesh
 from experiments.models import S5Options
-from experiments.tasks import TASKS, DataOptions, Files, Source, Task
+from experiments.tasks import TASKS, DataOptions, Source, Task
 from experiments.tasks._task import measure_classification
 
 
@@ -56,31 +54,6 @@ class ToyTask(Task):
 
     def measure(self, outputs, batch):
         return measure_classification(outputs, batch["label"])
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Runs of the same configuration compile once, in this process and in those it starts."""
-    folder = str(tmp_path_factory.mktemp("compilation-cache"))
-    names = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory) -> Files:
-    """A folder with small data sets of the true formats."""
-    folder = tmp_path_factory.mktemp("data")
-    prepare_all(folder, tmp_path_factory.mktemp("published"))
-    return Files(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,14 +15,8 @@ ARGS = ["--task=pathx", "--preset=smoke", "--model.n_layers=1", "--train.steps=4
 
 
 @pytest.fixture(scope="module")
-def environment(compilation_cache):
-    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": compilation_cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    return {**inherited, **cache}
+def environment():
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,8 @@ def test_a_group_of_parameters_that_the_model_lacks_is_refused(toy):
 
 
 class _ToyShape:
-    d_input, d_output, encoder, head, causal = 1, 2, "linear", "classify", False
+    d_input, d_output, encoder, head = 1, 2, "linear", "classify"
+    causal = irregular = False
 
 
 def test_frozen_parameters_stay_and_undecayed_ones_do_not_shrink(toy):

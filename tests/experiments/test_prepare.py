@@ -153,7 +153,7 @@ def test_words_of_wikitext_come_out_of_their_zip(tmp_path):
     with zipfile.ZipFile(source, "w") as archive:
         for part in ("train", "valid", "test"):
             archive.writestr(f"wikitext-103/wiki.{part}.tokens", f" {part} words \n")
-    prepare("wikitext103", tmp_path, source)
+    prepare.prepare("wikitext103", tmp_path, source)
     assert (tmp_path / "wikitext-103" / "wiki.valid.tokens").read_text() == " valid words \n"
 
 
@@ -165,7 +165,7 @@ def test_clips_come_out_of_their_archive(tmp_path, capsys):
             member = tarfile.TarInfo(name)
             member.size = len(name)
             archive.addfile(member, io.BytesIO(name.encode()))
-    prepare("sc35", tmp_path, source)
+    prepare.prepare("sc35", tmp_path, source)
     folder = tmp_path / "speech_commands_v0.02"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert found == {"yes/a_nohash_0.wav", "testing_list.txt"}
@@ -175,7 +175,7 @@ def test_clips_come_out_of_their_archive(tmp_path, capsys):
 @pytest.mark.parametrize("task", ["sc35", "wikitext103"])
 def test_what_has_no_automatic_download_says_what_to_fetch(tmp_path, task):
     with pytest.raises(UsageError, match=r"download .* yourself"):
-        prepare(task, tmp_path)
+        prepare.prepare(task, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="does not hold"):
-        prepare(task, tmp_path, tmp_path / "empty")
+        prepare.prepare(task, tmp_path, tmp_path / "empty")

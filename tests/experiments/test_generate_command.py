@@ -81,7 +81,7 @@ def test_runs_without_a_language_model_are_refused(tmp_path, toy, monkeypatch, c
     with pytest.raises(SystemExit) as leaving:
         run_command(command.main)
     assert leaving.value.code == 2
-    assert "needs a run of one of chars, wikitext103, digits_density" in capsys.readouterr().err
+    assert "needs a run of one of digits_density, wikitext103, chars" in capsys.readouterr().err
 
 
 def test_unfinished_runs_are_refused(tmp_path):
