@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from true_files import prepare_all
 
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.errors import run_command
 from experiments.mesh import make_mesh
 from experiments.models import S5Options
-from experiments.tasks import TASKS, DataOptions, Source, Task
+from experiments.tasks import TASKS, DataOptions, Files, Source, Task
 from experiments.tasks._task import measure_classification
 
 
@@ -54,6 +55,14 @@ class ToyTask(Task):
 
     def measure(self, outputs, batch):
         return measure_classification(outputs, batch["label"])
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> Files:
+    """A folder with small data sets of the true formats."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare_all(folder, tmp_path_factory.mktemp("published"))
+    return Files(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

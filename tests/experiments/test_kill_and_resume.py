@@ -62,6 +62,7 @@ def test_smoke_run_says_nothing_on_stderr(undisturbed):
     assert (workdir / "model").is_dir()
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_numbers(undisturbed, start, tmp_path):
     workdir = tmp_path / "run"
     process = start("train", *ARGS, f"--workdir={workdir}")

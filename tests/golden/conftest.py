@@ -6,22 +6,16 @@ COPIES = Path(__file__).parent
 FAST = (
     "hippo",
     "s4_block_full_bidirectional",
-    "s4_dplr_legs_L64",
     "s4_dplr_state_L30",
-    "s4d_bilinear_state",
     "s4d_minimal",
     "s5_bidirectional",
-    "s5_layer_full_glu_prenorm",
     "s5_layer_half_glu1_prenorm_batchnorm",
     "s5_zoh",
     "dlr_dss_init",
-    "dlr_layer_prod_full",
     "dlr_layer_short_kernel_bidirectional",
     "dss_kernel_softmax",
     "sgconv_cat_bidirectional_L100",
-    "sgconv_full_glu",
     "hope_block_L33",
-    "hope_ssm_L50",
     "task_",
 )
 """Beginnings of the names of the files that the fast tier checks: some of each family."""

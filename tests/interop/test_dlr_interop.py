@@ -5,6 +5,8 @@ import pytest
 from s5jax import DLR
 from s5jax.interop import dlr_from_official
 
+pytestmark = pytest.mark.slow
+
 H, N = 3, 4
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from s5jax.interop import hope_block_from_official, hope_from_official
 
+pytestmark = pytest.mark.slow
+
 H, N = 3, 4
 
 

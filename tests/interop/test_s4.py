@@ -4,6 +4,8 @@ import pytest
 
 from s5jax.interop import s4_from_official, s4d_from_official
 
+pytestmark = pytest.mark.slow
+
 H, M = 4, 3
 
 

@@ -5,6 +5,8 @@ import pytest
 from s5jax import SGConv
 from s5jax.interop import sgconv_from_official
 
+pytestmark = pytest.mark.slow
+
 H, d = 3, 4
 
 

@@ -12,6 +12,8 @@ from helpers import assert_close, loss_and_grads, normal, run
 from s5jax import DLR, load, param_labels, save
 from s5jax.ops import dlr_kernel_ref, dss_softmax_kernel_ref, fft_conv_ref, pair_to_complex
 
+pytestmark = pytest.mark.slow
+
 H, N, L, CUT = 3, 6, 14, 5
 VERSIONS = ("dlr", "dss_exp", "dss_softmax")
 

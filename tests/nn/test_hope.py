@@ -10,6 +10,8 @@ from helpers import assert_close, loss_and_grads, normal, run
 from s5jax import HOPE, ResidualBlock, load, param_labels, save
 from s5jax.ops import fft_conv_ref, hope_kernel_ref, hope_transfer_function_ref, pair_to_complex
 
+pytestmark = pytest.mark.slow
+
 H, N, L = 3, 5, 12
 PUBLISHED = ("circular", "mirrored")
 

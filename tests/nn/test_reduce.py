@@ -9,6 +9,8 @@ from helpers import Leaky, assert_close, normal, run
 from s5jax import DLR, LRU, S4D, S5, SGConv, load, reduce_order, save
 from s5jax.ops import hankel_singular_values
 
+pytestmark = pytest.mark.slow
+
 H = 2
 
 
