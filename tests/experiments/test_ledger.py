@@ -1,10 +1,14 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from experiments.errors import UsageError
 from experiments.ledger import BEGIN, END, main, make_table, read_ledger, replace_table
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(**changes):
@@ -67,3 +71,8 @@ def test_missing_results_and_marks_are_named(tmp_path):
         read_ledger(tmp_path)
     with pytest.raises(UsageError, match="must hold the lines"):
         replace_table("text", "table", "README.md")
+
+
+def test_the_readme_has_the_table_of_the_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert replace_table(text, make_table(read_ledger(ROOT / "results")), "README.md") == text
