@@ -7,7 +7,6 @@ import pytest
 from experiments.errors import UsageError
 from experiments.ledger import BEGIN, END, main, make_table, read_ledger, replace_table
 
-
 ROOT = Path(__file__).parents[2]
 
 
