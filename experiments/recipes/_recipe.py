@@ -150,5 +150,7 @@ def smoke(paper: Iterable[Recipe], data: DataOptions, **stack: Any) -> tuple[Rec
         config = dataclasses.replace(
             config, preset="smoke", data=data, model=model, optim=optim, train=train
         )
+        if isinstance(model, AttentionOptions) and (known_length(config) or 0) > LOCAL_ATTENTION:
+            config = dataclasses.replace(config, model=dataclasses.replace(model, window=128))
         recipes.append(Recipe(config=config, source="this library's, to try things"))
     return tuple(recipes)
