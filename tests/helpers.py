@@ -90,7 +90,7 @@ LAYERS = {
     ),
     "s5_bidirectional": Row(S5, {"d_state": 8, "bidirectional": True, "C_init": "complex_normal"}),
     "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True, slow=True),
-    "lru": Row(LRU, {"d_state": 8}),
+    "lru": Row(LRU, {"d_state": 8}, slow=True),
     "lru_ring": Row(
         LRU, {"d_state": 5, "r_min": 0.9, "r_max": 0.999, "backend": "associative"}, slow=True
     ),
@@ -113,7 +113,7 @@ LAYERS = {
     "s4_cauchy": Row(S4, {"d_state": 8, "backend": "cauchy"}, transform_noise=1e-7, slow=True),
     "s4_fourier": Row(S4, {"d_state": 8, "init": "fourier"}, transform_noise=1e-7, slow=True),
     "s4_bidirectional": Row(S4, {"d_state": 8, "bidirectional": True}, slow=True),
-    "s4d": Row(S4D, {"d_state": 8}, exact_hold=True, transform_noise=1e-7),
+    "s4d": Row(S4D, {"d_state": 8}, exact_hold=True, transform_noise=1e-7, slow=True),
     "s4d_shared_bilinear": Row(
         S4D,
         {

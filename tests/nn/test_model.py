@@ -90,6 +90,7 @@ def test_unmasked_padding_reaches_the_backward_direction_but_not_the_pool():
         model(u, return_state=True)
 
 
+@pytest.mark.slow
 def test_six_layer_model_streams_with_gradients():
     model = shaken(classifier(n_layers=6, final_norm=True, norm="batch"))
     u = normal(1, 2, 12, 2)

@@ -51,6 +51,7 @@ def test_values_and_gradients(backend, kind, constant, reverse, with_resets):
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
+@pytest.mark.slow
 @given(
     L=st.integers(1, 20),
     P=st.integers(1, 3),
