@@ -180,6 +180,8 @@ class S4Options(StepSizeOptions):
     """HiPPO measure."""
     dt_transform: Literal["exp", "softplus"] = "softplus"
     """From the stored step size to the step size."""
+    conv: Literal["auto", "fft", "chunked"] = "auto"
+    """Plain sequences by transforms, by chunks that hand a state on, or what is faster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,6 +201,8 @@ class S4DOptions(StepSizeOptions):
     """From continuous to discrete time."""
     dt_transform: Literal["exp", "softplus"] = "exp"
     """From the stored step size to the step size."""
+    conv: Literal["auto", "fft", "chunked"] = "auto"
+    """Plain sequences by transforms, by chunks that hand a state on, or what is faster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,8 +222,8 @@ class DLROptions(StepSizeOptions):
     """Lags after which the kernel is cut off; without it, never."""
     dt_min: float = 1e-4
     """Smallest initial step size, twice the smallest decay rate of DLR [steps of unit length]."""
-    form: Literal["fft", "scan"] = "fft"
-    """Whole sequences by convolution or by recurrence."""
+    conv: Literal["auto", "fft", "chunked", "scan"] = "auto"
+    """Plain sequences by transforms, by chunks that hand a state on, or by recurrence."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -266,6 +270,8 @@ class HOPEOptions(StepSizeOptions):
     """Divisor of the first Markov parameters."""
     dt_transform: Literal["exp", "softplus"] = "exp"
     """From the stored step size to the step size."""
+    conv: Literal["auto", "fft", "chunked"] = "auto"
+    """Plain sequences by transforms, by chunks that hand a state on, or what is faster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -97,7 +97,7 @@ LAYERS = {
     "lru_bidirectional": Row(
         LRU, {"d_state": 8, "max_phase": 0.3, "bidirectional": True}, slow=True
     ),
-    "s4": Row(S4, {"d_state": 8}, transform_noise=1e-7),
+    "s4": Row(S4, {"d_state": 8}, transform_noise=1e-7, slow=True),
     "s4_shared_rank2": Row(
         S4,
         {
@@ -113,6 +113,9 @@ LAYERS = {
     "s4_cauchy": Row(S4, {"d_state": 8, "backend": "cauchy"}, transform_noise=1e-7, slow=True),
     "s4_fourier": Row(S4, {"d_state": 8, "init": "fourier"}, transform_noise=1e-7, slow=True),
     "s4_bidirectional": Row(S4, {"d_state": 8, "bidirectional": True}, slow=True),
+    "s4_chunked": Row(S4, {"d_state": 8, "conv": "chunked"}),
+    "s4d_chunked": Row(S4D, {"d_state": 8, "conv": "chunked"}, exact_hold=True, slow=True),
+    "hope_chunked": Row(HOPE, {"d_state": 5, "conv": "chunked", "bidirectional": True}, slow=True),
     "s4d": Row(S4D, {"d_state": 8}, exact_hold=True, transform_noise=1e-7, slow=True),
     "s4d_shared_bilinear": Row(
         S4D,
@@ -130,14 +133,14 @@ LAYERS = {
     "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}, slow=True),
     "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7),
     "dlr_scan_sum": Row(
-        DLR, {"d_state": 6, "form": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
+        DLR, {"d_state": 6, "conv": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
     ),
     "dlr_prod": Row(DLR, {"d_state": 3, "kernel_to_real": "prod"}, transform_noise=1e-7, slow=True),
     "dlr_bidirectional": Row(
         DLR, {"d_state": 8, "kernel_to_real": "imag", "bidirectional": True}, slow=True
     ),
     "dlr_scan_bidirectional": Row(
-        DLR, {"d_state": 5, "form": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
+        DLR, {"d_state": 5, "conv": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
     ),
     "dss_exp": Row(DLR, {"d_state": 8, "version": "dss_exp"}, transform_noise=1e-7, slow=True),
     "hope": Row(HOPE, {"d_state": 8}, transform_noise=1e-7),

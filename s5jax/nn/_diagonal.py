@@ -1,12 +1,12 @@
 """Layers whose state matrix is diagonal: every edit of a step fits into one linear scan."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from s5jax.nn._base import Edits, SequenceLayer
-from s5jax.ops import Backend, linear_scan
+from s5jax.ops import Backend, linear_scan, scan_backend
 
 
 class DiagonalLayer(SequenceLayer):
@@ -23,6 +23,9 @@ class DiagonalLayer(SequenceLayer):
     """
 
     backend: Backend
+
+    feature_states: ClassVar[bool] = False
+    """Whether each feature has states of its own, so that all of them in memory are too many."""
 
     def drive(self, coefficients: Any, u: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch P"]:
         """What a step adds to the state."""
@@ -52,7 +55,9 @@ class DiagonalLayer(SequenceLayer):
     def edited(
         self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
     ) -> tuple[Array, Array]:
-        """Scans with the edited coefficients instead of stepping."""
+        """Scans with the edited coefficients, or stepping where that needs less and is faster."""
+        if self.feature_states and scan_backend(self.backend) == "sequential":
+            return super().edited(state, u, scalar_dt, edits)
         dt = scalar_dt if edits.dt is None else edits.dt
         coefficients = self.coefficients(dt)
         b = self.drive(coefficients, u)

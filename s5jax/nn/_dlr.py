@@ -14,24 +14,27 @@ from s5jax._errors import check_choice, check_positive
 from s5jax.init import DSSInit, dlr_eigenvalues, dss_eigenvalues, log_uniform_step
 from s5jax.nn._base import Edits
 from s5jax.nn._diagonal import DiagonalLayer
+from s5jax.nn._kernel import KernelLayer
 from s5jax.ops import (
     Backend,
+    ChunkTables,
     KernelToReal,
     StateSpace,
+    conv_backend,
     discretize_zoh,
     dlr_kernel,
     dlr_modes,
     dss_softmax_kernel,
-    fft_conv,
     linear_scan,
     pair_to_complex,
     scan_backend,
     vandermonde,
+    vandermonde_chunks,
     vandermonde_state,
 )
 
 Version = Literal["dlr", "dss_exp", "dss_softmax"]
-Form = Literal["fft", "scan"]
+DLRConv = Literal["auto", "fft", "chunked", "scan"]
 
 
 class DLRCoefficients(NamedTuple):
@@ -67,7 +70,7 @@ class ProductCoefficients(DLRCoefficients):
         return dlr_modes(*super().modes(), "prod")
 
 
-class DLR(DiagonalLayer):
+class DLR(KernelLayer, DiagonalLayer):
     r"""DLR: a diagonal linear recurrence whose eigenvalues all features share; also DSS.
 
     .. math::
@@ -110,10 +113,10 @@ class DLR(DiagonalLayer):
             `s5jax.init.dss_eigenvalues`; DLR has `s5jax.init.dlr_eigenvalues`.
         dt_min: smallest initial step size; for DLR, twice the smallest decay rate.
         dt_max: largest initial step size; for DLR, twice the largest decay rate.
-        form: how whole sequences are computed, ``"fft"`` (a convolution with the kernel) or
-            ``"scan"`` (the recurrence, which keeps all L H P states in memory).
-        backend: algorithm of the scan, which serves resets in either form; see
-            `s5jax.ops.scan_backend`.
+        conv: how plain sequences are computed, ``"fft"`` or ``"chunked"`` (convolutions),
+            ``"scan"`` (the recurrence) or ``"auto"``, see
+            `s5jax.ops.conv_backend`.
+        backend: algorithm of the scan, which always serves resets; see `s5jax.ops.scan_backend`.
         dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
@@ -139,7 +142,7 @@ class DLR(DiagonalLayer):
         Spaces are as Effective as Structured State Spaces", 2022, https://arxiv.org/abs/2203.14343.
     """
 
-    backward_delay = 1
+    feature_states = True
 
     def __init__(
         self,
@@ -153,7 +156,7 @@ class DLR(DiagonalLayer):
         Lambda_init: DSSInit | None = None,
         dt_min: float = 1e-4,
         dt_max: float = 1e-1,
-        form: Form = "fft",
+        conv: DLRConv = "auto",
         backend: Backend = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -164,7 +167,7 @@ class DLR(DiagonalLayer):
             check_positive("DLR", l_kernel=l_kernel)
         check_choice("DLR", "version", version, get_args(Version))
         check_choice("DLR", "kernel_to_real", kernel_to_real, get_args(KernelToReal))
-        check_choice("DLR", "form", form, get_args(Form))
+        check_choice("DLR", "conv", conv, get_args(DLRConv))
         if Lambda_init is not None:
             check_choice("DLR", "Lambda_init", Lambda_init, get_args(DSSInit))
             if version == "dlr":
@@ -172,16 +175,18 @@ class DLR(DiagonalLayer):
                     "DLR: `Lambda_init` is an option of the DSS versions, because version 'dlr' "
                     f"starts at the roots of unity; got {Lambda_init!r}. Omit it."
                 )
-        if version == "dss_softmax" and form == "scan":
+        if (version == "dss_softmax" and conv in ("chunked", "scan")) or (
+            l_kernel is not None and conv == "chunked"
+        ):
             raise ValueError(
-                "DLR: version 'dss_softmax' is no recurrence, so it cannot run as `form='scan'`. "
-                "Use `form='fft'`."
+                "DLR: version 'dss_softmax', and a kernel that is cut off at `l_kernel`, have no "
+                f"state to hand on, so they cannot run as `conv={conv!r}`. Use `conv='fft'`."
             )
         scan_backend(backend)
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.version, self.kernel_to_real, self.l_kernel = version, kernel_to_real, l_kernel
         self.Lambda_init, self.dt_min, self.dt_max = Lambda_init, dt_min, dt_max
-        self.form, self.backend = form, backend
+        self.conv, self.backend = conv, backend
         self.dtype, self.param_dtype = dtype, param_dtype
 
         W_shape = (1 + bidirectional, d_model, d_state, 2)
@@ -240,24 +245,47 @@ class DLR(DiagonalLayer):
         y = (w * x.reshape(*x.shape[:-1], *w.shape)).sum(-1).real
         return self._skip(coefficients, y, u)
 
+    def convolution(self, L: int) -> str:
+        """By what algorithm a plain sequence of L steps runs."""
+        if self.conv == "scan":
+            return "scan"
+        if self.version == "dss_softmax" or self.l_kernel is not None:
+            return "fft"
+        n_states = 2 * self.init_state().shape[0] // self.d_model
+        return conv_backend(self.conv, L, n_states, two_sided=self.bidirectional)
+
+    def convolution_kernel(self, coefficients: DLRCoefficients, L: int) -> Float[Array, "Lk H"]:
+        """The lags before the cut-off, without the skip."""
+        L = L if self.l_kernel is None else min(L, self.l_kernel)
+        if self.version != "dss_softmax":
+            return coefficients.kernel(L)
+        made_real = "prod" if self.kernel_to_real == "prod" else "real"
+        return dss_softmax_kernel(coefficients.W, *self._exponents(), L, kernel_to_real=made_real)
+
+    def chunk_tables(self, coefficients: DLRCoefficients, T: int) -> ChunkTables:
+        """The same kernel by chunks."""
+        w, z = coefficients.W, coefficients.z
+        if self.kernel_to_real == "prod":
+            w, z = coefficients.modes()
+        return vandermonde_chunks(w, z, T)
+
     def from_rest(
         self, coefficients: DLRCoefficients, u: Inexact[Array, "*batch L H"]
     ) -> Inexact[Array, "*batch L H"]:
-        """A convolution with the kernel, or the recurrence."""
-        if self.form == "scan":
+        """A convolution, or the recurrence."""
+        if self.conv == "scan":
             return self.edited(self.init_state(u.shape[:-2]), u, None, Edits())[0]
-        K = self._kernel(coefficients, u.shape[-2])
-        return self._skip(coefficients, fft_conv(self._wide(u), K), u)
+        return super().from_rest(coefficients, u)
 
     def parallel(
         self, coefficients: DLRCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
     ) -> tuple[Inexact[Array, "*batch L H"], Array]:
         """A convolution, the response to the state before it, and the state after it."""
-        if self.form == "scan":
-            return super().parallel(coefficients, state, u)
+        if self.conv == "scan":
+            return DiagonalLayer.parallel(self, coefficients, state, u)
         w, v = coefficients.modes()
         L, x0 = u.shape[-2], state.reshape(*state.shape[:-1], *w.shape)
-        y = fft_conv(self._wide(u), coefficients.kernel(L))
+        y = self.convolve(coefficients, u)
         y += vandermonde(w * jnp.exp(v) * x0, v, L)
         last = vandermonde_state(self._wide(u), v, jnp.ones_like(v), x0)
         return self._skip(coefficients, y, u), last.reshape(state.shape)
@@ -265,12 +293,10 @@ class DLR(DiagonalLayer):
     def two_sided(
         self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
     ) -> Inexact[Array, "*batch L H"]:
-        """One convolution with both kernels, or the two recurrences."""
-        if self.form == "scan":
-            return super().two_sided(u, dt)
-        forward, backward = self.coefficients(), self.coefficients(backward=True)
-        K, K_reverse = (self._kernel(c, u.shape[-2]) for c in (forward, backward))
-        return self._skip(forward, fft_conv(self._wide(u), K, k_reverse=K_reverse), u)
+        """A convolution with both kernels, or the two recurrences."""
+        if self.conv == "scan":
+            return DiagonalLayer.two_sided(self, u, dt)
+        return super().two_sided(u, dt)
 
     def edited(
         self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
@@ -310,16 +336,8 @@ class DLR(DiagonalLayer):
             return Lambda, jnp.ones(self.d_model, wide)
         return Lambda, jnp.exp(self.log_step[...].astype(wide))
 
-    def _kernel(self, coefficients: DLRCoefficients, L: int) -> Float[Array, "Lk H"]:
-        """The lags before the cut-off, without the skip."""
-        L = L if self.l_kernel is None else min(L, self.l_kernel)
-        if self.version != "dss_softmax":
-            return coefficients.kernel(L)
-        made_real = "prod" if self.kernel_to_real == "prod" else "real"
-        return dss_softmax_kernel(coefficients.W, *self._exponents(), L, kernel_to_real=made_real)
-
     def _impulse_response(self, coefficients: DLRCoefficients, L: int) -> Array:
-        K = self._kernel(coefficients, L)
+        K = self.convolution_kernel(coefficients, L)
         K = jnp.pad(K, [(0, L - len(K)), (0, 0)])
         return K if coefficients.D is None else K.at[0].add(coefficients.D)
 
@@ -372,12 +390,3 @@ class DLR(DiagonalLayer):
                 "one. Omit them, or use version 'dss_exp'."
             )
         return super()._check(u, state, lengths, resets, dt, return_state)
-
-    def _skip(self, coefficients: DLRCoefficients, y: Array, u: Array) -> Array:
-        if coefficients.D is not None:
-            y = y + coefficients.D * u
-        return y.astype(self._compute_dtype(u))
-
-    def _wide(self, u: Array) -> Array:
-        dtype = self._compute_dtype(u)
-        return u.astype(dtype).astype(jnp.promote_types(dtype, jnp.float32))

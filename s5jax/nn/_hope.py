@@ -15,8 +15,10 @@ from s5jax.nn._base import Edits
 from s5jax.nn._feature_ssm import TRANSFORM, Transform, initial_raw_step
 from s5jax.nn._kernel import KernelLayer
 from s5jax.ops import (
+    ChunkTables,
+    Conv,
     StateSpace,
-    fft_conv,
+    hope_chunks,
     hope_kernel,
     hope_response,
     hope_state,
@@ -98,6 +100,8 @@ class HOPE(KernelLayer):
         dt_transform: how :math:`\Delta` is parameterised, ``"exp"`` or ``"softplus"``.
         dt_min: smallest initial :math:`\Delta`.
         dt_max: largest initial :math:`\Delta`; published values reach 10.
+        conv: how plain sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
+            `s5jax.ops.conv_backend`.
         dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
@@ -134,12 +138,14 @@ class HOPE(KernelLayer):
         dt_transform: Transform = "exp",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        conv: Conv = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         check_positive("HOPE", d_model=d_model, d_state=d_state)
         check_choice("HOPE", "form", form, get_args(HOPEForm))
+        check_choice("HOPE", "conv", conv, get_args(Conv))
         check_choice("HOPE", "dt_transform", dt_transform, get_args(Transform))
         if not scale_factor > 0:
             raise ValueError(f"HOPE: `scale_factor` must be positive; got {scale_factor}.")
@@ -151,7 +157,7 @@ class HOPE(KernelLayer):
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.form, self.decay_exp, self.scale_factor = form, decay_exp, scale_factor
         self.dt_transform, self.dt_min, self.dt_max = dt_transform, dt_min, dt_max
-        self.dtype, self.param_dtype = dtype, param_dtype
+        self.conv, self.dtype, self.param_dtype = conv, dtype, param_dtype
 
         parts = () if form == "causal" else (2,)
         h = jax.random.normal(
@@ -196,13 +202,17 @@ class HOPE(KernelLayer):
     ) -> tuple[Inexact[Array, "*batch L H"], Array]:
         """A convolution, the response to the state before it, and the state after it."""
         h, Delta, _ = coefficients
-        y = fft_conv(self._wide(u), self.convolution_kernel(coefficients, u.shape[-2]))
+        y = self.convolve(coefficients, u)
         y += hope_response(h, Delta, state, u.shape[-2])
         return self._skip(coefficients, y, u), hope_state(Delta, self._wide(u), state)
 
     def convolution_kernel(self, coefficients: HOPECoefficients, L: int) -> Float[Array, "L H"]:
         r"""Impulse response of :math:`\sum_k k^\beta h_k \varphi^{-k}`."""
         return hope_kernel(coefficients.h, coefficients.Delta, L)
+
+    def chunk_tables(self, coefficients: HOPECoefficients, T: int) -> ChunkTables:
+        """The same response by chunks."""
+        return hope_chunks(coefficients.h, coefficients.Delta, T)
 
     def two_sided(
         self, u: Inexact[Array, "*batch L H"], dt: Array | float | None

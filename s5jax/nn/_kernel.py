@@ -6,34 +6,56 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from s5jax.nn._base import SequenceLayer
-from s5jax.ops import fft_conv
+from s5jax.ops import CHUNK, ChunkTables, chunked_conv, conv_backend, fft_conv
 
 
 class KernelLayer(SequenceLayer):
     """Base class of layers with one state space a feature, whose kernel is cheap to form.
 
     A family supplies ``convolution_kernel(coefficients, L)``, and coefficients with a field ``D``,
-    the skip connection, which is None backward in time.
+    the skip connection, which is None backward in time. One that runs by chunks, too, has an option
+    ``conv`` and supplies ``chunk_tables(coefficients, T)``.
     """
 
     backward_delay = 1
+    conv: str = "fft"
+    d_state: int
 
     def convolution_kernel(self, coefficients: Any, L: int) -> Float[Array, "L H"]:
         """Impulse response without the skip connection."""
         raise NotImplementedError(f"{type(self).__name__} must define `convolution_kernel`.")
 
+    def chunk_tables(self, coefficients: Any, T: int) -> ChunkTables:
+        """What T steps do, without the skip connection."""
+        raise NotImplementedError(f"{type(self).__name__} must define `chunk_tables`.")
+
+    def convolution(self, L: int) -> str:
+        """By what algorithm a plain sequence of L steps runs."""
+        return conv_backend(self.conv, L, self.d_state, two_sided=self.bidirectional)
+
+    def convolve(
+        self, coefficients: Any, u: Inexact[Array, "*batch L H"]
+    ) -> Float[Array, "*batch L H"]:
+        """A plain sequence from rest, without the skip connection."""
+        v, L = self._wide(u), u.shape[-2]
+        if self.convolution(L) == "chunked":
+            return chunked_conv(v, self.chunk_tables(coefficients, CHUNK))
+        return fft_conv(v, self.convolution_kernel(coefficients, L))
+
     def from_rest(
         self, coefficients: Any, u: Inexact[Array, "*batch L H"]
     ) -> Inexact[Array, "*batch L H"]:
-        """A convolution with the kernel."""
-        K = self.convolution_kernel(coefficients, u.shape[-2])
-        return self._skip(coefficients, fft_conv(self._wide(u), K), u)
+        """A convolution."""
+        return self._skip(coefficients, self.convolve(coefficients, u), u)
 
     def two_sided(
         self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
     ) -> Inexact[Array, "*batch L H"]:
-        """One convolution with both kernels."""
+        """One transform for both kernels, or two passes over chunks."""
         forward, backward = self.coefficients(dt), self.coefficients(dt, backward=True)
+        if self.convolution(u.shape[-2]) == "chunked":
+            reverse = jnp.flip(self.convolve(backward, jnp.flip(u, -2)), -2)
+            return self._skip(forward, self.convolve(forward, u) + self._deliver(reverse), u)
         K, K_reverse = (self.convolution_kernel(c, u.shape[-2]) for c in (forward, backward))
         return self._skip(forward, fft_conv(self._wide(u), K, k_reverse=K_reverse), u)
 

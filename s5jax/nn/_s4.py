@@ -15,15 +15,17 @@ from s5jax.init import nplr
 from s5jax.nn._feature_ssm import FeatureSSM, Transform, check_sizes
 from s5jax.ops import (
     DPLR,
+    ChunkTables,
+    Conv,
     KernelBackend,
     StateSpace,
     complex_to_pair,
     discretize_dplr,
+    dplr_chunks,
     dplr_kernel,
     dplr_response,
     dplr_state,
     dplr_step,
-    fft_conv,
     pair_to_complex,
 )
 from s5jax.ops._dplr import dense_change, dplr_change
@@ -51,9 +53,9 @@ class S4(FeatureSSM):
 
     per feature, with :math:`\bar A, \bar B` from :math:`A = \Lambda - P P^*`, :math:`B` and one
     step size by the bilinear rule. One of each conjugate pair of states is kept. Plain sequences
-    are convolved with the kernel (`s5jax.ops.dplr_kernel`) by FFT; a step costs O(N) through the
-    low-rank form (`s5jax.ops.dplr_step`). A bidirectional layer adds a second kernel, of its own C,
-    over the inputs to come, which starts with the next step.
+    are convolved with the kernel (`s5jax.ops.dplr_kernel`), by FFT or by chunks; a step costs O(N)
+    through the low-rank form (`s5jax.ops.dplr_step`). A bidirectional layer adds a second kernel,
+    of its own C, over the inputs to come, which starts with the next step.
 
     Resets, and a ``dt`` per step, run one step at a time.
 
@@ -79,6 +81,8 @@ class S4(FeatureSSM):
         real_transform: how the decay rates are parameterised, ``"exp"`` or ``"softplus"``.
         dt_min: smallest initial step size, in units of the continuous time of A.
         dt_max: largest initial step size.
+        conv: how plain sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
+            `s5jax.ops.conv_backend`.
         backend: algorithm of the kernel, see `s5jax.ops.dplr_kernel`.
         dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
             transforms and states are kept in float32 or wider.
@@ -116,6 +120,7 @@ class S4(FeatureSSM):
         real_transform: Transform = "exp",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        conv: Conv = "auto",
         backend: KernelBackend = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -125,12 +130,14 @@ class S4(FeatureSSM):
         check_choice("S4", "init", init, get_args(S4Init))
         check_choice("S4", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4", "real_transform", real_transform, get_args(Transform))
+        check_choice("S4", "conv", conv, get_args(Conv))
         check_choice("S4", "backend", backend, get_args(KernelBackend))
         self.d_model, self.d_state, self.n_ssm = d_model, d_state, n_ssm
         self.bidirectional, self.init = bidirectional, init
         self.dt_transform, self.real_transform = dt_transform, real_transform
         self.dt_min, self.dt_max = dt_min, dt_max
-        self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
+        self.conv, self.backend = conv, backend
+        self.dtype, self.param_dtype = dtype, param_dtype
 
         Lambda, P, B, _ = nplr(init, d_state)
         Lambda, P, B = (np.broadcast_to(v, (S, *v.shape)) for v in (Lambda, P, B))
@@ -165,7 +172,7 @@ class S4(FeatureSSM):
     ) -> tuple[Inexact[Array, "*batch L H"], Array]:
         """A convolution, the response to the state before it, and the state after it."""
         step, L = coefficients.step, u.shape[-2]
-        y = fft_conv(self._wide(u), self.convolution_kernel(coefficients, L))
+        y = self.convolve(coefficients, u)
         y += dplr_response(step, coefficients.C, state + dplr_change(step, state), L)
         return self._skip(coefficients, y, u), dplr_state(step, self._wide(u), state)
 
@@ -173,6 +180,10 @@ class S4(FeatureSSM):
         r""":math:`2 \operatorname{Re}(C \bar A^l \bar B)`."""
         Lambda, P, B, Delta, _, C, _ = coefficients
         return dplr_kernel(Lambda, P, B, C, Delta, L, backend=self.backend)
+
+    def chunk_tables(self, coefficients: S4Coefficients, T: int) -> ChunkTables:
+        """The same kernel by chunks."""
+        return dplr_chunks(coefficients.step, coefficients.C, T)
 
     def to_ssm(self) -> StateSpace:
         """Real matrices; for each feature the real parts of its states, then the imaginary ones."""

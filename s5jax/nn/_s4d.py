@@ -16,13 +16,15 @@ from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.nn._feature_ssm import FeatureSSM, Transform, check_sizes
 from s5jax.ops import (
     Backend,
+    ChunkTables,
+    Conv,
     StateSpace,
     discretize_bilinear,
     discretize_zoh,
-    fft_conv,
     pair_to_complex,
     scan_backend,
     vandermonde,
+    vandermonde_chunks,
     vandermonde_state,
 )
 
@@ -50,9 +52,9 @@ class S4D(FeatureSSM, DiagonalLayer):
 
     per feature, with :math:`\bar\Lambda, \bar B` from :math:`\Lambda, B` and one step size. One of
     each conjugate pair of states is kept. Plain sequences are convolved with the kernel
-    :math:`2 \operatorname{Re} \sum_n C_n \bar B_n \bar\Lambda_n^l` (`s5jax.ops.vandermonde`) by
-    FFT. A bidirectional layer adds a second kernel, of its own C, over the inputs to come, which
-    starts with the next step.
+    :math:`2 \operatorname{Re} \sum_n C_n \bar B_n \bar\Lambda_n^l` (`s5jax.ops.vandermonde`), by
+    FFT or by chunks. A bidirectional layer adds a second kernel, of its own C, over the inputs to
+    come, which starts with the next step.
 
     Parameters are stored as reals, complex ones with a last axis of (real, imaginary): with
     M = ``d_state / 2`` and S = ``n_ssm``, ``raw_decay`` and ``Lambda_im`` of shape ``(S, M)``,
@@ -74,6 +76,8 @@ class S4D(FeatureSSM, DiagonalLayer):
         real_transform: how the decay rates are parameterised, ``"exp"`` or ``"softplus"``.
         dt_min: smallest initial step size, in units of the continuous time of Lambda.
         dt_max: largest initial step size.
+        conv: how plain sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
+            `s5jax.ops.conv_backend`.
         backend: algorithm of the scan that serves resets and irregular steps, see
             `s5jax.ops.scan_backend`.
         dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
@@ -100,6 +104,8 @@ class S4D(FeatureSSM, DiagonalLayer):
         Models", 2022, https://arxiv.org/abs/2206.11893.
     """
 
+    feature_states = True
+
     def __init__(
         self,
         d_model: int,
@@ -113,6 +119,7 @@ class S4D(FeatureSSM, DiagonalLayer):
         real_transform: Transform = "exp",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        conv: Conv = "auto",
         backend: Backend = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -123,12 +130,14 @@ class S4D(FeatureSSM, DiagonalLayer):
         check_choice("S4D", "discretization", discretization, get_args(Discretization))
         check_choice("S4D", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4D", "real_transform", real_transform, get_args(Transform))
+        check_choice("S4D", "conv", conv, get_args(Conv))
         scan_backend(backend)
         self.d_model, self.d_state, self.n_ssm = d_model, d_state, n_ssm
         self.bidirectional, self.init, self.discretization = bidirectional, init, discretization
         self.dt_transform, self.real_transform = dt_transform, real_transform
         self.dt_min, self.dt_max = dt_min, dt_max
-        self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
+        self.conv, self.backend = conv, backend
+        self.dtype, self.param_dtype = dtype, param_dtype
 
         Lambda, B = (np.broadcast_to(v, (S, len(v))) for v in s4d(init, d_state))
         self._make_parameters(Lambda, B, rngs)
@@ -175,13 +184,19 @@ class S4D(FeatureSSM, DiagonalLayer):
         r""":math:`2 \operatorname{Re} \sum_n C_n \bar B_n \bar\Lambda_n^l`."""
         return self._response(coefficients, coefficients.B_bar, L)
 
+    def chunk_tables(self, coefficients: S4DCoefficients, T: int) -> ChunkTables:
+        """The same kernel by chunks."""
+        C = coefficients.C
+        weights = 2 * C * coefficients.B_bar.reshape(C.shape)
+        return vandermonde_chunks(weights, coefficients.log_Lambda_bar.reshape(C.shape), T)
+
     def parallel(
         self, coefficients: S4DCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
     ) -> tuple[Inexact[Array, "*batch L H"], Array]:
         """A convolution, the response to the state before it, and the state after it."""
         L, shape = u.shape[-2], coefficients.C.shape
         log, B_bar = coefficients.log_Lambda_bar, coefficients.B_bar
-        y = fft_conv(self._wide(u), self.convolution_kernel(coefficients, L))
+        y = self.convolve(coefficients, u)
         y += self._response(coefficients, coefficients.Lambda_bar * state, L)
         x0 = state.reshape(*state.shape[:-1], *shape)
         last = vandermonde_state(self._wide(u), log.reshape(shape), B_bar.reshape(shape), x0)

@@ -3,6 +3,12 @@
 from s5jax.ops._attention import rotary as rotary
 from s5jax.ops._attention import window_attention as window_attention
 from s5jax.ops._attention import window_attention_ref as window_attention_ref
+from s5jax.ops._chunked import CHUNK as CHUNK
+from s5jax.ops._chunked import ChunkTables as ChunkTables
+from s5jax.ops._chunked import Conv as Conv
+from s5jax.ops._chunked import chunked_conv as chunked_conv
+from s5jax.ops._chunked import conv_backend as conv_backend
+from s5jax.ops._chunked import vandermonde_chunks as vandermonde_chunks
 from s5jax.ops._complex import complex_to_pair as complex_to_pair
 from s5jax.ops._complex import pair_to_complex as pair_to_complex
 from s5jax.ops._convolution import fft_conv as fft_conv
@@ -23,11 +29,13 @@ from s5jax.ops._dlr import dss_softmax_kernel_ref as dss_softmax_kernel_ref
 from s5jax.ops._dplr import DPLR as DPLR
 from s5jax.ops._dplr import KernelBackend as KernelBackend
 from s5jax.ops._dplr import discretize_dplr as discretize_dplr
+from s5jax.ops._dplr import dplr_chunks as dplr_chunks
 from s5jax.ops._dplr import dplr_kernel as dplr_kernel
 from s5jax.ops._dplr import dplr_kernel_ref as dplr_kernel_ref
 from s5jax.ops._dplr import dplr_response as dplr_response
 from s5jax.ops._dplr import dplr_state as dplr_state
 from s5jax.ops._dplr import dplr_step as dplr_step
+from s5jax.ops._hope import hope_chunks as hope_chunks
 from s5jax.ops._hope import hope_kernel as hope_kernel
 from s5jax.ops._hope import hope_kernel_ref as hope_kernel_ref
 from s5jax.ops._hope import hope_response as hope_response

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
+from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._tables import free_response, highest, last_state
 
 KernelBackend = Literal["auto", "two_table", "cauchy"]
@@ -249,6 +250,34 @@ def dplr_state(
         [[1.]]
     """
     return _complex(last_state(_powers(system), _real(system.B_bar), u, _real(x0)))
+
+
+def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
+    """Tables for `chunked_conv` with the kernel that `dplr_kernel` forms.
+
+    Args:
+        system: from `discretize_dplr`, with steps of shape ``(H,)``.
+        C: output vectors, ``(H, M)``.
+        T: length of a chunk, a power of two.
+
+    Returns:
+        The tables, of 2 M real states.
+
+    Raises:
+        ValueError: if ``T`` is not a power of two.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import discretize_dplr, dplr_chunks
+        >>> one = jnp.ones((1, 1), complex)
+        >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([6.0]))
+        >>> print(dplr_chunks(system, one, 4).taps)
+        [[ 3.    -1.5    0.75  -0.375]]
+    """
+    row, B_bar = _real(2 * C.conj()), _real(system.B_bar)
+    after = row + highest("hi,hij->hj", row, dense_change(system))
+    first = (row * B_bar).sum(-1)
+    return dense_chunks("dplr_chunks", _powers(system), B_bar, after, first, T)
 
 
 def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L: int) -> Array:

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
+from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._convolution import fft_conv_ref
 from s5jax.ops._scan import linear_scan
-from s5jax.ops._tables import free_response, highest, last_state
+from s5jax.ops._tables import free_response, highest, last_state, lower_toeplitz
 from s5jax.ops._vandermonde import _exponentials, block_length
 
 
@@ -274,6 +275,32 @@ def hope_state(
     return last_state(_powers(Delta, n), _drive(Delta, n), u, x0)
 
 
+def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> ChunkTables:
+    """Tables for `chunked_conv` with the kernel that `hope_kernel` forms.
+
+    Args:
+        h: Markov parameters, ``(H, n)``.
+        Delta: positive warps, ``(H,)``.
+        T: length of a chunk, a power of two.
+
+    Returns:
+        The tables, of n states.
+
+    Raises:
+        ValueError: if the shapes do not fit or ``T`` is not a power of two.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import hope_chunks
+        >>> print(hope_chunks(jnp.array([[3.0, 2.0]]), jnp.array([1.0]), 4).taps)
+        [[0. 3. 2. 0.]]
+    """
+    _check_kernel("hope_chunks", h, Delta, T)
+    C, d = _readout(h, Delta)
+    n = h.shape[-1]
+    return dense_chunks("hope_chunks", _powers(Delta, n), _drive(Delta, n), C, d, T)
+
+
 def hope_matrices(
     h: Float[Array, "H N"], Delta: Float[Array, " H"]
 ) -> tuple[Float[Array, "H N N"], Float[Array, "H N"], Float[Array, "H N"], Float[Array, " H"]]:
@@ -315,22 +342,15 @@ def _powers(Delta: Float[Array, " H"], n: int) -> Iterator[Float[Array, "H n n"]
         jnp.concatenate([first[:, None], tail], -1)
         for first in (-2 * Delta / (1 + Delta), 2 / (1 + Delta))
     )
-    M = _toeplitz(below)
+    M = lower_toeplitz(below)
     yield M
     near_minus_1 = highest("hij,hj->hi", M, above)
     near_1 = 2 * below + highest("hij,hj->hi", M, below)
     below = jnp.where(Delta[:, None] > 1, near_minus_1, near_1)
     while True:
-        M = _toeplitz(below)
+        M = lower_toeplitz(below)
         yield M
         below = 2 * below + highest("hij,hj->hi", M, below)
-
-
-def _toeplitz(p: Float[Array, "H n"]) -> Float[Array, "H n n"]:
-    """Lower triangular, with entry p[i - j]: rows of one long repetition, cut one short."""
-    H, n = p.shape
-    repeated = jnp.tile(jnp.concatenate([p, jnp.zeros_like(p)], -1), n)
-    return jnp.swapaxes(repeated[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n], -1, -2)
 
 
 def _check_warp(where: str, h: Array, Delta: Array) -> None:

@@ -85,3 +85,10 @@ def last_state(
 def highest(subscripts: str, *operands: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """`jnp.einsum` with full-precision products."""
     return jnp.einsum(subscripts, *operands, precision="highest")
+
+
+def lower_toeplitz(p: Float[Array, "H n"]) -> Float[Array, "H n n"]:
+    """With entry p[i - j]: rows of one long repetition, cut one short."""
+    H, n = p.shape
+    repeated = jnp.tile(jnp.concatenate([p, jnp.zeros_like(p)], -1), n)
+    return jnp.swapaxes(repeated[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n], -1, -2)
