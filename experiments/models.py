@@ -163,6 +163,8 @@ class S5Options(StepSizeOptions):
     """From continuous to discrete time."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "complex_normal"
     """Initialisation of the output matrix."""
+    backend: Literal["auto", "sequential", "associative", "chunked", "pallas"] = "auto"
+    """Algorithm of the scan; "pallas" fuses it with both products, on one GPU."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

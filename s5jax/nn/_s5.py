@@ -17,6 +17,7 @@ from s5jax.init import (
     s5_input_matrix,
     s5_output_matrix,
 )
+from s5jax.nn._base import Edits
 from s5jax.nn._dense import complex_matmul, real_matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import (
@@ -26,10 +27,11 @@ from s5jax.ops import (
     discretize_bilinear,
     discretize_zoh,
     pair_to_complex,
-    scan_backend,
+    s5_scan,
 )
 
 Discretization = Literal["zoh", "bilinear"]
+S5Backend = Literal[Backend, "pallas"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
@@ -75,7 +77,9 @@ class S5(DiagonalLayer):
             `s5jax.init.s5_output_matrix`.
         dt_min: smallest initial step size, in units of the continuous time of Lambda.
         dt_max: largest initial step size.
-        backend: algorithm of the scan, see `s5jax.ops.scan_backend`.
+        backend: algorithm of the scan, see `s5jax.ops.scan_backend`; or ``"pallas"`` for the fused
+            kernels of `s5jax.ops.s5_scan` on a GPU, for sequences without resets or a ``dt`` per
+            step. ``"auto"`` does not choose these, as they have not been timed on a GPU yet.
         dtype: dtype of the matrix products and the output; by default that of inputs and parameters
             together. States are kept in float32 or wider.
         param_dtype: dtype of the parameters.
@@ -83,7 +87,7 @@ class S5(DiagonalLayer):
 
     Raises:
         ValueError: for sizes that are not positive or do not divide, an odd number of states a
-            block under ``conj_sym``, or an unknown option.
+            block under ``conj_sym``, or an unknown option; in a call, if ``"pallas"`` cannot run.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,6 +107,8 @@ class S5(DiagonalLayer):
     continuous_time = True
     mixes_features = True
 
+    backend: S5Backend  # ty: ignore[incompatible-attribute-override]
+
     def __init__(
         self,
         d_model: int,
@@ -116,7 +122,7 @@ class S5(DiagonalLayer):
         C_init: CInit = "trunc_standard_normal",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        backend: Backend = "auto",
+        backend: S5Backend = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -124,7 +130,7 @@ class S5(DiagonalLayer):
         check_positive("S5", d_model=d_model, d_state=d_state, n_blocks=n_blocks)
         check_choice("S5", "discretization", discretization, get_args(Discretization))
         check_choice("S5", "C_init", C_init, get_args(CInit))
-        scan_backend(backend)
+        check_choice("S5", "backend", backend, get_args(S5Backend))
         self.d_model, self.d_state, self.n_blocks = d_model, d_state, n_blocks
         self.conj_sym, self.bidirectional, self.clip_eigs = conj_sym, bidirectional, clip_eigs
         self.discretization, self.C_init = discretization, C_init
@@ -198,6 +204,48 @@ class S5(DiagonalLayer):
         if coefficients.D is not None:
             y = y + coefficients.D * u
         return y.astype(dtype)
+
+    def parallel(
+        self,
+        coefficients: S5Coefficients,
+        state: Complex[Array, "*batch P"],
+        u: Inexact[Array, "*batch L H"],
+    ) -> tuple[Inexact[Array, "*batch L H"], Complex[Array, "*batch P"]]:
+        """One scan over a plain sequence, or the fused kernels."""
+        if self.backend == "pallas":
+            return self._fused(coefficients, state, u)
+        return super().parallel(coefficients, state, u)
+
+    def two_sided(
+        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
+    ) -> Inexact[Array, "*batch L H"]:
+        """A plain sequence in both directions."""
+        if self.backend != "pallas":
+            return super().two_sided(u, dt)
+        start = self.init_state(u.shape[:-2])
+        forward, _ = self._fused(self.coefficients(dt), start, u)
+        reverse, _ = self._fused(self.coefficients(dt, backward=True), start, u, reverse=True)
+        return forward + reverse
+
+    def edited(
+        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """Edits of single steps, which the fused kernels cannot take."""
+        if self.backend == "pallas":
+            raise ValueError(
+                "S5: with `backend='pallas'` all steps are equal, so there can be no `resets`, no "
+                "`dt` per step, and no `lengths` together with a state. Build the layer with "
+                "another `backend`; its parameters are the same."
+            )
+        return super().edited(state, u, scalar_dt, edits)
+
+    def _fused(
+        self, coefficients: S5Coefficients, state: Array, u: Array, *, reverse: bool = False
+    ) -> tuple[Array, Array]:
+        Lambda_bar, Gamma, B, C, D = coefficients
+        C = C * (2 if self.conj_sym else 1)
+        u = u.astype(self._compute_dtype(u))
+        return s5_scan(Lambda_bar, Gamma[:, None] * B, C, u, state, D=D, reverse=reverse)
 
     def to_ssm(self) -> StateSpace:
         """Real matrices with two states, real and imaginary part, for each complex one."""

@@ -52,6 +52,8 @@ from s5jax.ops._multiscale import multiscale_step as multiscale_step
 from s5jax.ops._realization import balanced_truncation as balanced_truncation
 from s5jax.ops._realization import hankel_singular_values as hankel_singular_values
 from s5jax.ops._realization import ho_kalman as ho_kalman
+from s5jax.ops._s5_scan import s5_scan as s5_scan
+from s5jax.ops._s5_scan import s5_scan_ref as s5_scan_ref
 from s5jax.ops._scan import Backend as Backend
 from s5jax.ops._scan import linear_scan as linear_scan
 from s5jax.ops._scan import linear_scan_ref as linear_scan_ref
