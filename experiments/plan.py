@@ -65,9 +65,12 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
     batch = f"{train.batch_size} examples"
     epochs = train.steps / config.steps_per_epoch
     left = duration(seconds * (train.steps - step))
+    model: Any = setup.steps.model(setup.steps.initial)
+    algorithm = model.blocks[0].layer.algorithm(setup.task.length)
     lines = {
         "model": f"{config.model.name}, {config.model.n_layers} blocks of width "
-        f"{config.model.d_model}; {sum(groups.values()):,} parameters ({in_groups})",
+        f"{config.model.d_model}, computed by {algorithm}; {sum(groups.values()):,} parameters "
+        f"({in_groups})",
         "data": f"{config.task}, {data.n_train:,} / {data.n_validation:,} / {data.n_test:,} "
         f"examples to train / validate / test, {setup.task.length:,} time steps long",
         "steps": f"{train.steps:,} of {batch} ({epochs:.2g} epochs)"

@@ -117,6 +117,11 @@ class Attention(SequenceLayer):
         self.W_o = nnx.Param(init(rngs.params(), (d_model, d_model), param_dtype))
         self.scale = nnx.Param(jnp.asarray((d_model // n_heads) ** -0.5, param_dtype))
 
+    def algorithm(self, L: int) -> str:
+        """Attention in blocks, see `s5jax.ops.window_attention`."""
+        del L
+        return "attention"
+
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> AttentionCoefficients:

@@ -71,6 +71,11 @@ class SequenceLayer(nnx.Module):
         """Number of output features."""
         return self.d_model
 
+    def algorithm(self, L: int) -> str:
+        """How a plain sequence of L steps is computed: what ``"auto"`` chose, if it was to."""
+        del L
+        return "stepwise"
+
     def coefficients(self, dt: Array | float | None = None, *, backward: bool = False) -> PyTree:
         """Parameters of one step; a ``dt`` of shape ``(*batch,)`` puts those axes in front."""
         raise NotImplementedError(f"{type(self).__name__} must define `coefficients`.")

@@ -27,6 +27,11 @@ class DiagonalLayer(SequenceLayer):
     feature_states: ClassVar[bool] = False
     """Whether each feature has states of its own, so that all of them in memory are too many."""
 
+    def algorithm(self, L: int) -> str:
+        """That of the scan, see `s5jax.ops.scan_backend`."""
+        del L
+        return scan_backend(self.backend)
+
     def drive(self, coefficients: Any, u: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch P"]:
         """What a step adds to the state."""
         raise NotImplementedError(f"{type(self).__name__} must define `drive`.")

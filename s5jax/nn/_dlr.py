@@ -245,8 +245,8 @@ class DLR(KernelLayer, DiagonalLayer):
         y = (w * x.reshape(*x.shape[:-1], *w.shape)).sum(-1).real
         return self._skip(coefficients, y, u)
 
-    def convolution(self, L: int) -> str:
-        """By what algorithm a plain sequence of L steps runs."""
+    def algorithm(self, L: int) -> str:
+        """``"fft"``, ``"chunked"`` or ``"scan"``."""
         if self.conv == "scan":
             return "scan"
         if self.version == "dss_softmax" or self.l_kernel is not None:

@@ -29,8 +29,8 @@ class KernelLayer(SequenceLayer):
         """What T steps do, without the skip connection."""
         raise NotImplementedError(f"{type(self).__name__} must define `chunk_tables`.")
 
-    def convolution(self, L: int) -> str:
-        """By what algorithm a plain sequence of L steps runs."""
+    def algorithm(self, L: int) -> str:
+        """``"fft"`` or ``"chunked"``."""
         return conv_backend(self.conv, L, self.d_state, two_sided=self.bidirectional)
 
     def convolve(
@@ -38,7 +38,7 @@ class KernelLayer(SequenceLayer):
     ) -> Float[Array, "*batch L H"]:
         """A plain sequence from rest, without the skip connection."""
         v, L = self._wide(u), u.shape[-2]
-        if self.convolution(L) == "chunked":
+        if self.algorithm(L) == "chunked":
             return chunked_conv(v, self.chunk_tables(coefficients, CHUNK))
         return fft_conv(v, self.convolution_kernel(coefficients, L))
 
@@ -53,7 +53,7 @@ class KernelLayer(SequenceLayer):
     ) -> Inexact[Array, "*batch L H"]:
         """One transform for both kernels, or two passes over chunks."""
         forward, backward = self.coefficients(dt), self.coefficients(dt, backward=True)
-        if self.convolution(u.shape[-2]) == "chunked":
+        if self.algorithm(u.shape[-2]) == "chunked":
             reverse = jnp.flip(self.convolve(backward, jnp.flip(u, -2)), -2)
             return self._skip(forward, self.convolve(forward, u) + self._deliver(reverse), u)
         K, K_reverse = (self.convolution_kernel(c, u.shape[-2]) for c in (forward, backward))

@@ -152,6 +152,10 @@ class S5(DiagonalLayer):
         self.C = nnx.Param(complex_to_pair(jnp.concatenate(C, -1)).astype(param_dtype))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
 
+    def algorithm(self, L: int) -> str:
+        """That of the scan, or ``"pallas"``."""
+        return "pallas" if self.backend == "pallas" else super().algorithm(L)
+
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> S5Coefficients:

@@ -82,7 +82,7 @@ def test_layers_agree_in_float32(layer, bidirectional):
         conv: layer(8, 16, bidirectional=bidirectional, conv=conv, rngs=nnx.Rngs(0))
         for conv in ("fft", "chunked")
     }
-    assert {conv: m.convolution(5_000) for conv, m in made.items()} == {c: c for c in made}
+    assert {conv: m.algorithm(5_000) for conv, m in made.items()} == {c: c for c in made}
 
     def loss(m, u):
         return jnp.sum(jnp.tanh(m(u)) * jnp.cos(jnp.arange(5_000.0))[:, None]), m(u)

@@ -189,7 +189,7 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradient_keeps_only_the_states(backend):
     """Between forward and backward pass: the states, and nothing else of that size."""
-    a, b, _ = problem(4096, 8, constant=True, kind="complex", batch=())
+    a, b, _ = problem(16384, 8, constant=True, kind="complex", batch=())
     scan = jax.jit(functools.partial(linear_scan, backend=backend))
     _, pull_back = jax.vjp(scan, a, b)
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(pull_back))
