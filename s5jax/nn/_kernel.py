@@ -18,7 +18,7 @@ class KernelLayer(SequenceLayer):
     """
 
     backward_delay = 1
-    conv: str = "fft"
+    conv: str
     d_state: int
 
     def convolution_kernel(self, coefficients: Any, L: int) -> Float[Array, "L H"]:

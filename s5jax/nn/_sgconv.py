@@ -158,6 +158,11 @@ class SGConv(KernelLayer):
         K = jnp.stack([self._raw_kernel(w_c) for w_c in w])
         self.kernel_norm = nnx.Variable(jnp.linalg.norm(K, axis=1).astype(param_dtype))
 
+    def algorithm(self, L: int) -> str:
+        """``"fft"``, as there is no state to hand on."""
+        del L
+        return "fft"
+
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> SGConvCoefficients:
