@@ -43,7 +43,7 @@ def plan(
     compiled = setup.steps.train.lower(leaves, batch).compile()
     memory: Any = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    available = _memory_of(setup.mesh.devices.flat[0])
+    available = memory_of(setup.mesh.devices.flat[0])
     if needed > available:
         raise RunError(
             f"A step of {setup.config.train.batch_size} examples needs {_size(needed)} per device, "
@@ -96,7 +96,7 @@ def count_parameters(setup: Setup) -> dict[str, int]:
     return counts
 
 
-def _memory_of(device: jax.Device) -> int:
+def memory_of(device: jax.Device) -> int:
     """Bytes that a device can hold; of a CPU the machine's."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:

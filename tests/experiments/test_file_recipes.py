@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from flax import nnx
 
-from experiments import bench_pipelines
+from experiments.bench import pipelines
 from experiments.loop import fit
 from experiments.models import MODELS
 from experiments.optim import group_labels
@@ -79,12 +79,13 @@ def test_groups_of_published_mistakes(model, opt_config, expected):
 
 
 def test_input_rates_are_measured_where_there_are_data(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_pipelines, "SECONDS", 0.01)
-    tasks = {name: bench_pipelines.TASKS[name] for name in ("digits", "chars", "smnist")}
-    monkeypatch.setattr(bench_pipelines, "TASKS", tasks)
-    rates = list(bench_pipelines.pipeline_rates(Files(tmp_path)))
-    assert [rate.task for rate in rates] == ["digits", "chars", "sc35", "wikitext103"]
-    assert all(rate.ratio > 0 for rate in rates)
+    monkeypatch.setattr(pipelines, "SECONDS", 0.01)
+    tasks = {name: pipelines.TASKS[name] for name in ("digits", "chars", "smnist")}
+    monkeypatch.setattr(pipelines, "TASKS", tasks)
+    rows = list(pipelines.task_rows(Files(tmp_path)))
+    expected = [f"{name}_pipeline" for name in ("digits", "chars", "sc35", "wikitext103")]
+    assert [row.name for row in rows] == expected
+    assert all(row.ratio > 0 for row in rows)
     assert "pipeline of smnist is left out: The data set mnist" in capsys.readouterr().out
 
 

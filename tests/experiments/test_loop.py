@@ -105,7 +105,7 @@ def test_a_run_is_compared_with_the_published_milestones(
 
 
 def test_a_step_that_does_not_fit_is_refused(toy, one_device, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "_memory_of", lambda device: 1_000)
+    monkeypatch.setattr(plan, "memory_of", lambda device: 1_000)
     with pytest.raises(RunError, match=r"1 kB: reduce --train\.batch_size"):
         fit(toy(), tmp_path, mesh=one_device)
 

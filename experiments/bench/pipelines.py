@@ -1,15 +1,16 @@
-"""How fast examples are made or read: the input rows of ``python -m experiments.bench``."""
+"""How fast one core makes or reads examples, against what a fast GPU consumes."""
 
 import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.bench.row import Row
 from experiments.errors import UsageError
 from experiments.recipes import get_recipe
 from experiments.tasks import Files, Source, Task, get_task
@@ -39,18 +40,22 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 """The tasks whose pipelines are timed, and changes of their data for what is easily at hand."""
 
+GENERATORS = {
+    "pathfinder_32": "pathfinder",
+    "pathfinder_128": "pathx",
+    "pathfinder_256": "path256",
+    "segmentation_128": "pathfinder_segmentation_128",
+    "segmentation_256": "pathfinder_segmentation_256",
+    "segmentation_512": "pathfinder_segmentation_512",
+    "listops": "listops",
+    "listops_subtrees": "listops_subtrees",
+    "pendulum": "pendulum",
+}
+"""The tasks that have them."""
 
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """Examples a second on one core; ``ratio`` is to twice what a fast GPU consumes."""
 
-    task: str
-    per_s: float
-    ratio: float
-
-
-def pipeline_rates(files: Files) -> Iterator[Rate]:
-    """The rate of each task whose data can be had; says which are left out."""
+def task_rows(files: Files) -> Iterator[Row]:
+    """The pipeline of each task whose data can be had; says which are left out."""
     for name, changes in TASKS.items():
         config = get_recipe(name, "s5", "paper")
         task = get_task(name)(dataclasses.replace(config.data, **changes), files)
@@ -59,15 +64,26 @@ def pipeline_rates(files: Files) -> Iterator[Rate]:
         except UsageError as error:
             print(f"The pipeline of {name} is left out: {error}")
             continue
-        yield measure(name, source, config.train.batch_size, task.length)
+        yield measure(f"{name}_pipeline", source, config.train.batch_size, task.length)
     for name, made_up in {"sc35": _clips, "wikitext103": _words}.items():
         size = get_recipe(name, "s5", "paper").train.batch_size
         with tempfile.TemporaryDirectory() as folder, made_up(Path(folder)) as (source, length):
-            yield measure(name, source, size, length)
+            yield measure(f"{name}_pipeline", source, size, length)
 
 
-def measure(task: str, source: Source, batch_size: int, length: int) -> Rate:
-    """Reads batches for some seconds of this thread's time."""
+def generator_rows(names: Iterable[str] = GENERATORS) -> Iterator[Row]:
+    """What draws examples by itself."""
+    for name in names:
+        config = get_recipe(GENERATORS[name], "s5", "paper")
+        task = get_task(config.task)(config.data)
+        yield measure(name, task.source("train", seed=0), config.train.batch_size, task.length)
+
+
+def measure(name: str, source: Source, batch_size: int, length: int) -> Row:
+    """Reads batches for some seconds of this thread's time.
+
+    The ratio is to twice what a GPU takes at ten million time steps a second.
+    """
     draw = np.random.default_rng(0)
 
     def read() -> None:
@@ -79,7 +95,8 @@ def measure(task: str, source: Source, batch_size: int, length: int) -> Rate:
         read()
         n += batch_size
     rate = n / (time.thread_time() - start)
-    return Rate(task, rate, rate * length / (2 * GPU_STEPS_PER_S))
+    ratio = rate * length / (2 * GPU_STEPS_PER_S)
+    return Row(name, ratio, 1, {"examples a second": {"one core": rate}})
 
 
 @contextlib.contextmanager

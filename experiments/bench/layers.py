@@ -1,0 +1,104 @@
+"""All layers over lengths, by every algorithm, against the roofline: ``--suite=layers``."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import s5jax
+from experiments.bench import published
+from experiments.bench.contestants import CONTESTANTS, Size
+from experiments.bench.roofline import Roofline, size_of
+from experiments.bench.timing import (
+    Program,
+    forward,
+    forward_and_backward,
+    functional,
+    interleaved_medians,
+)
+from experiments.plan import memory_of
+
+Mode = Literal["forward", "forward+backward", "step"]
+MEMORY_SHARE = 0.5
+PUBLISHED = {*published.KERNELS, s5jax.S5}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTime:
+    """One layer, by one algorithm, at one length."""
+
+    layer: str
+    variant: str
+    mode: Mode
+    length: int
+    seconds: float
+    floor_s: float
+    """The least that the machine's memory and arithmetic allow."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mode:<18}{self.length:>9,} {self.layer:<10}{self.variant:<22}"
+            f"{1e3 * self.seconds:>12.3f} ms  floor {1e3 * self.floor_s:>10.3f} ms"
+        )
+
+
+def layer_times(lengths: Sequence[int], size: Size, roofline: Roofline) -> Iterator[LayerTime]:
+    """One sequence through every layer, and one step of it.
+
+    What needs more than half of the machine's memory is left out, and said so.
+    """
+    for L in lengths:
+        for mode in get_args(Mode):
+            yield from _at(mode, size._replace(L=L), roofline)
+
+
+def _at(mode: Mode, size: Size, roofline: Roofline) -> Iterator[LayerTime]:
+    programs: dict[tuple[str, str], Program] = {}
+    floors: dict[str, float] = {}
+    for name, contestant in CONTESTANTS.items():
+        layer = contestant.make(size)
+        floors[name] = _floor(mode, layer, size, contestant.work(size), roofline)
+        for variant, program in _programs(mode, name, layer, size).items():
+            if program.temporary_bytes > MEMORY_SHARE * memory_of(jax.devices()[0]):
+                needed = program.temporary_bytes / 1e9
+                print(f"{mode} {size.L:,} {name} {variant} is left out: it needs {needed:.0f} GB")
+            else:
+                programs[name, variant] = program
+    seconds = interleaved_medians(programs, turns=3)
+    for name, variant in programs:
+        yield LayerTime(name, variant, mode, size.L, seconds[name, variant], floors[name])
+
+
+def _programs(mode: Mode, name: str, layer: s5jax.SequenceLayer, size: Size) -> dict[str, Program]:
+    """The layer compiled, by all algorithms that there are."""
+    if mode == "step":
+        step, parameters = functional(layer, type(layer).step)
+        return {"ours": forward(step, parameters, jnp.ones((1, size.H)), layer.init_state((1,)))}
+    u = jax.random.normal(jax.random.key(0), (1, size.L, size.H))
+    compiled = forward if mode == "forward" else forward_and_backward
+    forms = {
+        variant: functional(CONTESTANTS[name].make(size, **options), type(layer).__call__)
+        for variant, options in CONTESTANTS[name].variants().items()
+    }
+    if type(layer) in PUBLISHED:
+        forms["published"] = functional(layer, published.run_layer)
+    return {variant: compiled(run, parameters, u) for variant, (run, parameters) in forms.items()}
+
+
+def _floor(
+    mode: Mode, layer: s5jax.SequenceLayer, size: Size, work: float, roofline: Roofline
+) -> float:
+    """Reads and writes every array once; the backward pass has twice the operations.
+
+    A step's state comes from memory and returns to it; what stays in a cache can be faster.
+    """
+    n_bytes = size_of(nnx.state(layer, nnx.Param))
+    if mode == "step":
+        n_bytes += 2 * size_of(layer.init_state((1,))) + 8 * size.H
+        return roofline.floor(n_bytes=n_bytes, flops=work)
+    passes = 1 if mode == "forward" else 3
+    n_bytes += 8 * size.L * size.H
+    return roofline.floor(n_bytes=min(passes, 2) * n_bytes, flops=passes * size.L * work)

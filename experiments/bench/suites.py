@@ -1,0 +1,84 @@
+"""What ``--suite`` can name."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiments.bench import pipelines, ratios, training
+from experiments.bench.contestants import Size
+from experiments.bench.layers import layer_times
+from experiments.bench.roofline import Roofline
+from experiments.config import Config
+from experiments.recipes import get_recipe
+from experiments.tasks import DATA_DIR, Files
+
+Suite = Literal["ci", "layers", "models", "tasks", "generators"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchFlags:
+    """Measures speed and memory on this machine, which should have nothing else to do.
+
+    Example: python -m experiments.bench --suite=layers --picture=layers.png
+    """
+
+    suite: Suite = "ci"
+    """ci: every claim about speed as a ratio, larger is better, in under five minutes on two cores;
+    layers: all layers over lengths, by every algorithm; models: the train step of every model;
+    tasks: the input pipeline of every task; generators: what draws examples by itself."""
+    json: Path | None = None
+    """File to write the rows to."""
+    picture: Path | None = None
+    """PNG file to draw time against length to, for the suite layers."""
+    max_length: int = 65_536
+    """Longest sequence of the suite layers, which starts at 1,024 and goes on in steps of 4."""
+    data_dir: Path = DATA_DIR
+    """Folder of the data sets for the suite tasks; rows whose data are not there are left out."""
+
+
+class CISizes(NamedTuple):
+    """How large the things are that the suite ci measures."""
+
+    layer: Size = Size()
+    lengths: tuple[int, ...] = (16_384, 32_768, 65_536, 131_072, 262_144)
+    doubled: Size = Size(H=32)
+    million: Size = Size(L=1_048_576, H=32)
+    position: int = 16_384
+    d_model: int = 128
+    n_layers: int = 6
+    loop_steps: tuple[int, int] = (50, 550)
+
+
+def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
+    """Every claim about speed."""
+    yield from ratios.kernel_rows(sizes.layer)
+    yield from ratios.layer_rows(sizes.layer)
+    yield ratios.sgconv_row(sizes.layer)
+    yield from training.train_step_rows(step)
+    short, long = sizes.loop_steps
+    yield training.host_overhead_row(loop, short=short, long=long)
+    yield ratios.linear_row(sizes.lengths, sizes.doubled)
+    yield ratios.million_row(sizes.million)
+    yield ratios.generate_row(sizes.position, d_model=sizes.d_model, n_layers=sizes.n_layers)
+    yield from pipelines.generator_rows(("pathfinder_32", "pathfinder_128"))
+
+
+def _ci(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
+    step = get_recipe("pathx", "s5", "paper")
+    step = dataclasses.replace(step, train=dataclasses.replace(step.train, batch_size=1))
+    return ci_rows(step, get_recipe("pathx", "s5", "smoke"), CISizes())
+
+
+def _layers(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
+    lengths = [4**k for k in range(5, 11) if 4**k <= flags.max_length]
+    return layer_times(lengths, Size(), roofline)
+
+
+SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
+    "ci": _ci,
+    "layers": _layers,
+    "models": lambda flags, _: training.model_speeds(d_model=128, n_layers=4, batch_size=8),
+    "tasks": lambda flags, _: pipelines.task_rows(Files(flags.data_dir)),
+    "generators": lambda flags, _: pipelines.generator_rows(),
+}
