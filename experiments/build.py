@@ -1,22 +1,28 @@
 """From a configuration to its task, model, optimiser and steps; and what the model is worth."""
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from experiments.config import Config
-from experiments.data import eval_batches, on_device
+from experiments.data import eval_batches, hold, on_device, train_batches
 from experiments.errors import RunError, UsageError, blaming_options
 from experiments.optim import group_labels, make_optimizer
 from experiments.steps import Leaves, Steps, make_steps
-from experiments.tasks import HERE, Files, Split, Task, get_task
+from experiments.tasks import HERE, Batch, Files, Split, Task, get_task
+
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+"""What a precision is to a model; None: that of inputs and parameters, which are float32."""
 
 
 class Setup(NamedTuple):
@@ -28,6 +34,24 @@ class Setup(NamedTuple):
     steps: Steps
     labels: Any
     """The optimiser group of every parameter."""
+    rows: Callable[[Split], Batch | None]
+    """All examples of a split, on the devices; None unless they are held there."""
+
+    def batches(self, split: Split) -> grain.MapDataset:
+        """The batches of a split on the host; there is no end to those that train."""
+        train = self.config.train
+        options: dict[str, Any] = {
+            "seed": self.config.seed,
+            "batch_size": train.batch_size,
+            "indices_only": train.data == "device",
+        }
+        if split == "train":
+            return train_batches(self.task, **options)
+        return eval_batches(self.task, split, **options)
+
+    def on_device(self, split: Split, *, start: int = 0) -> Iterator[Batch]:
+        """The same on the devices, from any of them on."""
+        return on_device(self.batches(split), self.mesh, start=start, rows=self.rows(split))
 
 
 def prepare(
@@ -56,7 +80,13 @@ def prepare(
     with blaming_options():
         task = get_task(config.task)(config.data, files)
         _check_decimation(config.task, task, dt)
-        task.source("train", seed=config.seed)[0]  # fails now if no example can be had
+        source = task.source("train", seed=config.seed)
+        source[0]  # fails now if no example can be had
+        if config.train.data == "device" and not source.in_memory:
+            raise UsageError(
+                f"--train.data=device needs examples that lie in memory; {config.task} draws or "
+                "cuts them as they are read. Leave it out."
+            )
     return build(config, task, mesh, model, dt=dt)
 
 
@@ -71,12 +101,21 @@ def build(
     """As :func:`prepare`, without looking at the data."""
     with blaming_options():
         config = dataclasses.replace(config, data=task.options)
-        model = model or config.model.build(task, rngs=nnx.Rngs(config.seed))
+        model = model or _new_model(config, task)
         labels = group_labels(model, config.optim)
     optimizer = make_optimizer(config, labels)
-    log_every = config.train.log_every
-    steps = make_steps(model, task, optimizer, mesh, seed=config.seed, log_every=log_every, dt=dt)
-    return Setup(config, mesh, task, steps, labels)
+    steps = make_steps(model, task, optimizer, mesh, config, dt=dt)
+    rows = functools.cache(functools.partial(_rows, config, task, mesh))
+    return Setup(config, mesh, task, steps, labels, rows)
+
+
+def _rows(config: Config, task: Task, mesh: Mesh, split: Split) -> Batch | None:
+    return hold(task, split, mesh, seed=config.seed) if config.train.data == "device" else None
+
+
+def _new_model(config: Config, task: Task) -> nnx.Module:
+    dtype, remat = DTYPES[config.train.precision], config.train.remat
+    return config.model.build(task, dtype=dtype, remat=remat, rngs=nnx.Rngs(config.seed))
 
 
 def _check_decimation(name: str, task: Task, dt: int | None) -> None:
@@ -111,11 +150,9 @@ def evaluate(
     Raises:
         RunError: if a value is not finite.
     """
-    config = setup.config
-    dataset = eval_batches(setup.task, split, seed=config.seed, batch_size=config.train.batch_size)
     sums: dict[str, np.ndarray] = {}
     computing = None
-    for batch in itertools.chain(on_device(dataset, setup.mesh), [None]):
+    for batch in itertools.chain(setup.on_device(split), [None]):
         between()
         finished, computing = computing, batch and setup.steps.evaluate(leaves, batch)
         for name, value in jax.device_get(finished or {}).items():

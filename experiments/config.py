@@ -13,6 +13,7 @@ from experiments.errors import (
     blaming_options,
     check_not_negative,
     check_positive,
+    check_share,
     nearest,
     pick,
 )
@@ -31,6 +32,12 @@ OptConfig = Literal[
 ]
 Group = Literal["regular", "no_decay", "ssm", "ssm_decay", "frozen"]
 Section = TypeVar("Section")
+LATER = {
+    *("optim.clip_norm", "optim.ema"),
+    *("train.precision", "train.accumulate", "train.remat", "train.data"),
+    *("model.conv", "model.backend"),
+}
+"""Options that the ``config.json`` of an older run lacks: it did what is their default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +64,17 @@ class OptimOptions:
     """How the step sizes learn."""
     decay_all: bool = True
     """Biases, norms and embeddings decay, too, as with the published S5; with S4 they do not."""
+    clip_norm: float | None = None
+    """Global norm to which longer gradients are shortened; by default they are not."""
+    ema: float | None = None
+    """Evaluate and keep a moving average of the parameters, a step's share of which is 1 - ema."""
 
     def __post_init__(self) -> None:
         check_positive(self, lr=self.lr, ssm_lr=self.ssm_lr)
+        if self.clip_norm is not None:
+            check_positive(self, clip_norm=self.clip_norm)
+        if self.ema is not None:
+            check_share(self, ema=self.ema)
         if self.period_steps is not None and self.period_steps <= self.warmup_steps:
             raise ValueError(
                 "OptimOptions: `period_steps` must exceed `warmup_steps`; got "
@@ -82,9 +97,24 @@ class TrainOptions:
     """Evaluate on the validation split [steps]; the end of the run always does."""
     checkpoint_every: int = 1_000
     """Write a checkpoint [steps]; each evaluation does, too."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of features and matrix products; recurrences, norms and losses are float32 always."""
+    accumulate: int = 1
+    """Parts of a batch, taken one after the other: less memory for as many examples a step."""
+    remat: bool = False
+    """Compute each block once more in the backward pass, instead of keeping it: less memory."""
+    data: Literal["host", "device"] = "host"
+    """Where the examples of files wait: devices get the rows of each batch, or hold them all."""
 
     def __post_init__(self) -> None:
-        check_positive(self, **dataclasses.asdict(self))
+        check_positive(self, steps=self.steps, batch_size=self.batch_size)
+        check_positive(self, log_every=self.log_every, eval_every=self.eval_every)
+        check_positive(self, checkpoint_every=self.checkpoint_every, accumulate=self.accumulate)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                "TrainOptions: `accumulate` must divide `batch_size`, so that all parts have as "
+                f"many examples; got {self.accumulate} and {self.batch_size}."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,7 +225,8 @@ def _read(section: type[Section], values: object, where: str) -> Section:
             valid = ", ".join(names)
             hint = nearest(str(name), names)
             raise UsageError(f"Unknown field `{where}.{name}`: choose from {valid}.{hint}")
-    if missing := [name for name in names if name not in values]:
+    required = [name for name in names if f"{where}.{name}" not in LATER]
+    if missing := [name for name in required if name not in values]:
         raise UsageError(f"Missing in `{where}`: {', '.join(missing)}.")
     read = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
     with blaming_options():

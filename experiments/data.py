@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from experiments.cli import parse_prepare, parse_sample
 from experiments.errors import UsageError, blaming_options, run_command
-from experiments.mesh import by_example
+from experiments.mesh import by_example, replicated
 from experiments.prepare import prepare
 from experiments.tasks import Batch, Split, Task, get_task
 
@@ -32,10 +32,13 @@ class _Batches:
     by example: they took eight times as long as drawing a small Pathfinder image.
     """
 
-    def __init__(self, task: Task, split: Split, *, seed: int, size: int) -> None:
+    def __init__(
+        self, task: Task, split: Split, *, seed: int, size: int, indices_only: bool = False
+    ) -> None:
         with blaming_options():
             self.source = task.source(split, seed=seed)
         self._seed, self._size, self._shuffled = seed, size, split == "train"
+        self._indices_only = indices_only
         self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
@@ -48,7 +51,7 @@ class _Batches:
         start = position * self._size
         indices = self._epoch_order(epoch)[start : start + self._size]
         with blaming_options():
-            columns = self.source.batch(indices, epoch=epoch)
+            columns = {} if self._indices_only else self.source.batch(indices, epoch=epoch)
         epochs = np.full(len(indices), epoch, np.int32)
         return {**columns, "index": indices.astype(np.int32), "epoch": epochs}
 
@@ -59,16 +62,21 @@ class _Batches:
         return np.random.default_rng((self._seed, epoch)).permutation(n)
 
 
-def train_batches(task: Task, *, seed: int, batch_size: int) -> grain.MapDataset:
+def train_batches(
+    task: Task, *, seed: int, batch_size: int, indices_only: bool = False
+) -> grain.MapDataset:
     """An endless dataset whose element ``k`` is the batch of step ``k``.
 
     Every epoch has another order, unless the task's is its own; the ragged rest of an epoch is
-    dropped.
+    dropped. ``indices_only`` leaves out all columns but ``index`` and ``epoch``.
     """
-    return grain.MapDataset.source(_Batches(task, "train", seed=seed, size=batch_size))
+    batches = _Batches(task, "train", seed=seed, size=batch_size, indices_only=indices_only)
+    return grain.MapDataset.source(batches)
 
 
-def eval_batches(task: Task, split: Split, *, seed: int, batch_size: int) -> grain.MapDataset:
+def eval_batches(
+    task: Task, split: Split, *, seed: int, batch_size: int, indices_only: bool = False
+) -> grain.MapDataset:
     """Every example of a split once; ``mask`` is False in the padding of the last batch."""
 
     def pad(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -79,16 +87,20 @@ def eval_batches(task: Task, split: Split, *, seed: int, batch_size: int) -> gra
         }
         return {**padded, "mask": np.arange(batch_size) < n}
 
-    return grain.MapDataset.source(_Batches(task, split, seed=seed, size=batch_size)).map(pad)
+    batches = _Batches(task, split, seed=seed, size=batch_size, indices_only=indices_only)
+    return grain.MapDataset.source(batches).map(pad)
 
 
-def on_device(dataset: grain.MapDataset, mesh: Mesh, *, start: int = 0) -> Iterator[Batch]:
+def on_device(
+    dataset: grain.MapDataset, mesh: Mesh, *, start: int = 0, rows: Batch | None = None
+) -> Iterator[Batch]:
     """Reads batches in threads and sends them ahead, while the devices compute.
 
     Args:
         dataset: batches.
         mesh: devices; examples are split over its axis ``data``.
         start: the first batch to read.
+        rows: what :func:`hold` gave; it then comes with each batch, from which the steps take it.
 
     Yields:
         Batches on the devices.
@@ -96,7 +108,14 @@ def on_device(dataset: grain.MapDataset, mesh: Mesh, *, start: int = 0) -> Itera
     threads = min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     batches = iter(dataset[start:].to_iter_dataset(options))
-    return _ahead(jax.device_put(batch, by_example(mesh)) for batch in batches)
+    held = {} if rows is None else {"rows": rows}
+    return _ahead({**jax.device_put(batch, by_example(mesh)), **held} for batch in batches)
+
+
+def hold(task: Task, split: Split, mesh: Mesh, *, seed: int) -> Batch:
+    """Sends all examples of a split to every device."""
+    source = task.source(split, seed=seed)
+    return jax.device_put(source.batch(np.arange(len(source)), epoch=0), replicated(mesh))
 
 
 def _ahead(batches: Iterable[Batch], n: int = 2) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from flax import nnx
 import s5jax
 from experiments.build import evaluate, prepare
 from experiments.cli import FileFlags, MeshSpec
+from experiments.compilation import keep_compiled
 from experiments.config import Config, read_config
 from experiments.errors import UsageError, blaming_options, run_command
 from experiments.loop import describe
@@ -90,6 +91,7 @@ def load_run(workdir: Path) -> tuple[Config, Results, nnx.Module]:
 
 def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
+    keep_compiled()
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
     results = evaluate_run(flags.workdir, flags.mesh, flags.files(), flags.dt)
     print(describe(results))

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
-import grain
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,7 +23,6 @@ import s5jax
 from experiments.build import Setup, evaluate, prepare
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config, differences, read_config
-from experiments.data import on_device, train_batches
 from experiments.display import Display
 from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
 from experiments.interrupts import Interrupts
@@ -73,7 +71,8 @@ def fit(
     if results is not None:
         print(f"This run is finished.\n{describe(results)}")
         return results
-    mesh = mesh or make_mesh(None, batch_size=config.train.batch_size)
+    batch_size, parts = config.train.batch_size, config.train.accumulate
+    mesh = mesh or make_mesh(None, batch_size=batch_size, parts=parts)
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         setup = prepare(config, mesh, files=files)
@@ -139,9 +138,8 @@ class _Run:
     def train(self) -> None:
         """Trains to the last step, with records, checkpoints and evaluations on the way."""
         setup, options = self.setup, self.setup.config.train
-        dataset = train_batches(setup.task, seed=setup.config.seed, batch_size=options.batch_size)
         if self.step < options.steps:
-            batches = on_device(dataset, setup.mesh, start=self.step)
+            batches = setup.on_device("train", start=self.step)
             first = next(batches)
             train_step = self.plan(first)
             batches = itertools.chain([first], batches)
@@ -155,7 +153,7 @@ class _Run:
             self.step += 1
             self.display.advance()
             if self.due(options.log_every):
-                self.record(meter, dataset)
+                self.record(meter)
             if self.due(options.checkpoint_every) or self.due(options.eval_every):
                 self.save()
 
@@ -171,18 +169,19 @@ class _Run:
         self.display.restart_clock(self.step)
         return compiled
 
-    def record(self, meter: Meter, dataset: grain.MapDataset) -> None:
+    def record(self, meter: Meter) -> None:
         """Writes the training row of this step."""
         means, bad = summarize(meter, self.setup.task)
         if bad:
-            self.report_bad(bad, dataset)
+            self.report_bad(bad)
         rate = np.asarray(self.rate(self.step - 1)).item()
         row = {"step": self.step, **means, "lr": rate}
         self.log.write(row, **self.display.training(self.step, row))
 
-    def report_bad(self, bad: BadSteps, dataset: grain.MapDataset) -> None:
+    def report_bad(self, bad: BadSteps) -> None:
         """Says where a loss or gradient was not finite; ends the run unless told to go on."""
-        indices = cast(Batch, dataset[bad.step])["index"].tolist()
+        batch = cast(Batch, self.setup.batches("train")[bad.step])
+        indices = batch["index"].tolist()
         text = (
             f"Step {bad.step + 1}: the loss is {bad.loss}, the gradient norm {bad.grad_norm}, "
             f"for the training examples {indices}."

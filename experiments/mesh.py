@@ -9,12 +9,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments.errors import UsageError
 
 
-def make_mesh(spec: str | None, *, batch_size: int) -> Mesh:
+def make_mesh(spec: str | None, *, batch_size: int, parts: int = 1) -> Mesh:
     """The devices of a run as a mesh with the axis ``data``.
 
     Args:
         spec: ``"data=N"``, or None for all devices.
-        batch_size: examples a step, of which each device gets the same number.
+        batch_size: examples a step.
+        parts: in which a step takes them; of each part every device gets the same number.
 
     Returns:
         The mesh.
@@ -33,10 +34,12 @@ def make_mesh(spec: str | None, *, batch_size: int) -> Mesh:
             f"--mesh asks for {n} devices, but there are {len(devices)} "
             f"({devices[0].platform}). Example: --mesh=data={len(devices)}"
         )
-    if batch_size % n:
+    if batch_size % (n * parts):
+        taken = f" in {parts} parts" if parts > 1 else ""
         raise UsageError(
-            f"A batch of {batch_size} examples cannot be divided among {n} devices: change "
-            "--train.batch_size, or choose fewer devices with --mesh=data=N."
+            f"A batch of {batch_size} examples{taken} cannot be divided among {n} devices: change "
+            f"--train.batch_size{' or --train.accumulate' if parts > 1 else ''}, or choose fewer "
+            "devices with --mesh=data=N."
         )
     return Mesh(np.array(devices[:n]), ("data",))
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 from flax import nnx
+from jax.typing import DTypeLike
 
 import s5jax
 from experiments.errors import check_positive, check_share
@@ -83,8 +84,10 @@ class ModelOptions:
             if field.name not in shared
         }
 
-    def build(self, task: Task, *, rngs: nnx.Rngs) -> nnx.Module:
-        """The model for a task, with fresh parameters."""
+    def build(
+        self, task: Task, *, dtype: DTypeLike | None = None, remat: bool = False, rngs: nnx.Rngs
+    ) -> nnx.Module:
+        """The model for a task, with fresh parameters; ``dtype`` and ``remat`` as in s5jax."""
         if task.causal and self.bidirectional:
             raise ValueError(
                 f"{type(self).__name__}: `bidirectional` must be False, as the task forbids to "
@@ -115,6 +118,8 @@ class ModelOptions:
             layer_dropout=self.layer_dropout,
             final_norm=self.final_norm,
             ffn_every=self.ffn_every,
+            remat=remat,
+            dtype=dtype,
             rngs=rngs,
             **options,
         )

@@ -132,7 +132,7 @@ def group_labels(model: nnx.Module, options: OptimOptions) -> Any:
 
 
 def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:
-    r"""Adam or AdamW for each group.
+    r"""Adam or AdamW for each group, of gradients whose length is limited if asked for.
 
     ==========  =======  ====================
     group       rate     weight decay
@@ -143,6 +143,10 @@ def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:
     ssm_decay   ssm_lr   weight_decay
     frozen      0
     ==========  =======  ====================
+
+    With ``clip_norm`` c the gradients g of all parameters but the frozen ones are
+
+    .. math:: g \min(1, c / \lVert g \rVert)
 
     Args:
         config: the run's configuration.
@@ -161,4 +165,12 @@ def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:
         "ssm_decay": optax.adamw(ssm_rate, weight_decay=decay),
         "frozen": optax.set_to_zero(),
     }
-    return optax.multi_transform(groups, labels)
+    optimizer = optax.multi_transform(groups, labels)
+    if config.optim.clip_norm is None:
+        return optimizer
+    frozen = jax.tree.map(lambda label: label == "frozen", labels)
+    return optax.chain(
+        optax.masked(optax.set_to_zero(), frozen),
+        optax.clip_by_global_norm(config.optim.clip_norm),
+        optimizer,
+    )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from experiments.build import Setup, prepare
 from experiments.cli import parse_plan
-from experiments.data import on_device, train_batches
+from experiments.compilation import keep_compiled
 from experiments.display import duration
 from experiments.errors import RunError, run_command
 from experiments.mesh import make_mesh
@@ -47,7 +47,8 @@ def plan(
     if needed > available:
         raise RunError(
             f"A step of {setup.config.train.batch_size} examples needs {_size(needed)} per device, "
-            f"which has {_size(available)}: reduce --train.batch_size, or --preset=cpu."
+            f"which has {_size(available)}: reduce --train.batch_size, try --train.remat=True or "
+            "--train.accumulate=N, or --preset=cpu."
         )
     seconds = []
     for _ in range(trials):
@@ -63,6 +64,8 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
     groups = count_parameters(setup)
     in_groups = ", ".join(f"{name} {n:,}" for name, n in sorted(groups.items()))
     batch = f"{train.batch_size} examples"
+    if train.accumulate > 1:
+        batch += f" in {train.accumulate} parts"
     epochs = train.steps / config.steps_per_epoch
     left = duration(seconds * (train.steps - step))
     model: Any = setup.steps.model(setup.steps.initial)
@@ -114,13 +117,14 @@ def _size(n_bytes: float) -> str:
 
 def main() -> None:
     """Reads the command line, tries a few steps, and prints the plan."""
+    keep_compiled()
     flags = parse_plan(sys.argv[1:])
     config = flags.config()
-    mesh = make_mesh(flags.mesh, batch_size=config.train.batch_size)
+    batch_size, parts = config.train.batch_size, config.train.accumulate
+    mesh = make_mesh(flags.mesh, batch_size=batch_size, parts=parts)
     setup = prepare(config, mesh, files=flags.files())
     print(describe_changes(config), flush=True)
-    dataset = train_batches(setup.task, seed=config.seed, batch_size=config.train.batch_size)
-    _, text = plan(setup, setup.steps.initial, next(on_device(dataset, mesh)), trials=3)
+    _, text = plan(setup, setup.steps.initial, next(setup.on_device("train")), trials=3)
     print(text)
 
 

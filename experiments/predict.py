@@ -14,6 +14,7 @@ import tyro
 from flax import nnx
 
 from experiments.cli import FileFlags
+from experiments.compilation import keep_compiled
 from experiments.errors import UsageError, blaming_options, pick, run_command
 from experiments.evaluate import load_run
 from experiments.tasks import HERE, Batch, Files, Task, get_task
@@ -147,6 +148,7 @@ WRITERS: dict[str, Callable[[list[Row], TextIO], None]] = {
 
 def main() -> None:
     """Reads the command line, predicts and writes."""
+    keep_compiled()
     flags = tyro.cli(PredictFlags, prog="python -m experiments.predict", use_underscores=True)
     suffix = ".csv" if flags.out is None else flags.out.suffix
     write = pick("ending of --out", suffix, WRITERS)

@@ -3,6 +3,17 @@
 The loop holds the training state as a flat list of arrays; a step rebuilds it inside ``jit``, where
 that costs nothing, and reuses its memory (donation). A step with a non-finite loss or gradient
 changes neither parameters nor optimiser: the meter records it, and the loop judges.
+
+With ``train.accumulate`` a step takes its batch in parts, one after the other, and averages their
+gradients. Part i holds the examples i, i + n, i + 2n, ..., whatever the number of devices, so each
+part lies evenly on all of them and none moves. The step is that of the whole batch but for rounding
+and two things: dropout draws other numbers for each part, and a batch norm uses the statistics of
+the part, and updates its running ones n times.
+
+With ``optim.ema`` b the state also holds an average of the parameters p, which is evaluated and
+kept in their place; running statistics stay those of the parameters themselves:
+
+    average[0] = p[0],    average[k] = b average[k - 1] + (1 - b) p[k]
 """
 
 import dataclasses
@@ -16,11 +27,14 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from experiments.config import Config
 from experiments.mesh import replicated
 from experiments.tasks import Batch, Task, decimate
 
 Leaves = list[jax.Array]
 Measures = dict[str, jax.Array]
+Gradients = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Any, Measures]]
+"""From parameters, batch statistics, batch and key to gradients, new statistics and means."""
 
 
 class Meter(NamedTuple):
@@ -47,6 +61,13 @@ class TrainState(NamedTuple):
     """What else the model carries: batch statistics."""
     opt_state: Any
     meter: Meter
+    ema: Any = None
+    """The average of the parameters, if there is one."""
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters to evaluate and to keep."""
+        return self.params if self.ema is None else self.ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +93,7 @@ class Steps:
     def model(self, leaves: Leaves) -> nnx.Module:
         """The model with the parameters of a state, in evaluation mode."""
         state = jax.tree.unflatten(self.treedef, leaves)
-        return nnx.merge(self.graph, state.params, state.stats)
+        return nnx.merge(self.graph, state.eval_params, state.stats)
 
 
 def make_steps(
@@ -80,9 +101,8 @@ def make_steps(
     task: Task,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    config: Config,
     *,
-    seed: int,
-    log_every: int,
     dt: int | None = None,
 ) -> Steps:
     """Builds the steps of a run; they compile at their first call.
@@ -92,8 +112,7 @@ def make_steps(
         task: turns batches into inputs and measures.
         optimizer: applied to the nested dictionaries of parameters.
         mesh: devices; batches are split over its axis ``data``.
-        seed: dropout is drawn from it and the step's number.
-        log_every: steps after which the meter starts anew.
+        config: dropout is drawn from its seed and the step's number.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
 
     Returns:
@@ -105,54 +124,105 @@ def make_steps(
     train_graph, params, stats = nnx.split(model, nnx.Param, ...)
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
     meter = _empty_meter(task.quantities)
-    state = TrainState(jnp.int32(0), params, stats, optimizer.init(params), meter)
+    ema = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
+    state = TrainState(jnp.int32(0), params, stats, optimizer.init(params), meter, ema)
     paths, treedef = jax.tree.flatten_with_path(state)
     jit = functools.partial(jax.jit, out_shardings=replicated(mesh))
-    train_step = _train_step(train_graph, task, optimizer, seed, log_every)
+    gradients = _in_parts(_gradients(train_graph, task), config.train.accumulate)
+    train_step = _train_step(gradients, task, optimizer, config)
     eval_step = _eval_step(eval_graph, task, dt)
 
     def train(leaves: Leaves, batch: Batch) -> tuple[Leaves, Meter]:
-        state = train_step(jax.tree.unflatten(treedef, leaves), batch)
+        state = train_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
         return jax.tree.leaves(state), state.meter
 
     def evaluate(leaves: Leaves, batch: Batch) -> Measures:
-        return eval_step(jax.tree.unflatten(treedef, leaves), batch)
+        return eval_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
 
     return Steps(
         graph=eval_graph,
         initial=jax.device_put([leaf for _, leaf in paths], replicated(mesh)),
         names=[jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths],
         treedef=treedef,
-        train=jit(train, donate_argnums=0),
+        train=jit(train, donate_argnums=0, compiler_options=_compiler_options(config, mesh)),
         evaluate=jit(evaluate),
     )
 
 
-def _train_step(
-    graph: nnx.GraphDef,
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    log_every: int,
-) -> Callable[[TrainState, Batch], TrainState]:
-    def train_step(state: TrainState, batch: Batch) -> TrainState:
-        batch = task.expand(batch)
-        dropout = jax.random.fold_in(jax.random.key(seed), state.step)
+def _compiler_options(config: Config, mesh: Mesh) -> dict[str, str]:
+    """Keeps what ``train.remat`` asks for in its place.
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Measures, Any]]:
-            model = nnx.merge(graph, params, state.stats)
+    Blocks must not be computed again before their gradients are needed. For CPUs XLA takes out the
+    barriers that say so, and then computes them at once: memory would grow.
+    """
+    if not config.train.remat or mesh.devices.flat[0].platform != "cpu":
+        return {}
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+def _with_rows(batch: Batch) -> Batch:
+    """The batch with its examples, where the devices hold those of the whole split."""
+    columns = dict(batch)
+    rows = columns.pop("rows", {})
+    return {**columns, **{name: column[batch["index"]] for name, column in rows.items()}}
+
+
+def _gradients(graph: nnx.GraphDef, task: Task) -> Gradients:
+    def gradients(
+        params: Any, stats: Any, batch: Batch, dropout: jax.Array
+    ) -> tuple[Any, Any, Measures]:
+        batch = task.expand(batch)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Measures]]:
+            model = nnx.merge(graph, params, stats)
             outputs = model(**task.inputs(batch), rngs=nnx.Rngs(dropout=dropout))
             means = {name: x.mean(0) for name, x in task.measure(outputs, batch).items()}
-            stats = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return means["loss"], (means, stats)
+            return means["loss"], (nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))), means)
 
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (means, stats)), grads = grad_fn(state.params)
+        grads, (new_stats, means) = jax.grad(loss_fn, has_aux=True)(params)
+        return grads, new_stats, means
+
+    return gradients
+
+
+def _in_parts(gradients: Gradients, n: int) -> Gradients:
+    """Averages the gradients and measures of n parts of the batch, which have equal sizes."""
+    if n == 1:
+        return gradients
+
+    def averaged(
+        params: Any, stats: Any, batch: Batch, dropout: jax.Array
+    ) -> tuple[Any, Any, Measures]:
+        def add_part(carry: tuple[Any, Any], part: tuple[jax.Array, Batch]) -> tuple[Any, Measures]:
+            (sums, stats), (i, examples) = carry, part
+            key = jax.random.fold_in(dropout, i)
+            grads, stats, means = gradients(params, stats, examples, key)
+            return (jax.tree.map(jnp.add, sums, grads), stats), means
+
+        parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+        start = (jax.tree.map(jnp.zeros_like, params), stats)
+        (sums, stats), means = jax.lax.scan(add_part, start, (jnp.arange(n), parts))
+        grads = jax.tree.map(lambda x: x / n, sums)
+        return grads, stats, {name: x.mean(0) for name, x in means.items()}
+
+    return averaged
+
+
+def _train_step(
+    gradients: Gradients, task: Task, optimizer: optax.GradientTransformation, config: Config
+) -> Callable[[TrainState, Batch], TrainState]:
+    log_every, decay = config.train.log_every, config.optim.ema
+
+    def train_step(state: TrainState, batch: Batch) -> TrainState:
+        dropout = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        grads, stats, means = gradients(state.params, state.stats, batch, dropout)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(means["loss"]) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = (optax.apply_updates(state.params, updates), stats, opt_state)
-        old = (state.params, state.stats, state.opt_state)
+        params = optax.apply_updates(state.params, updates)
+        ema = None if decay is None else optax.incremental_update(params, state.ema, 1 - decay)
+        new = {"params": params, "stats": stats, "opt_state": opt_state, "ema": ema}
+        old = {name: getattr(state, name) for name in new}
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         start = jax.tree.map(
             lambda empty, value: jnp.where(state.step % log_every == 0, empty, value),
@@ -160,7 +230,7 @@ def _train_step(
             state.meter,
         )
         meter = _add(start, {**means, "grad_norm": grad_norm}, finite, state.step)
-        return TrainState(state.step + 1, *kept, meter)
+        return TrainState(step=state.step + 1, meter=meter, **kept)
 
     return train_step
 
@@ -170,7 +240,7 @@ def _eval_step(
 ) -> Callable[[TrainState, Batch], Measures]:
     def eval_step(state: TrainState, batch: Batch) -> Measures:
         batch = task.expand(batch)
-        model = nnx.merge(graph, state.params, state.stats)
+        model = nnx.merge(graph, state.eval_params, state.stats)
         inputs = task.inputs(batch)
         inputs = inputs if dt is None else decimate(inputs, dt)
         values = task.measure(model(**inputs), batch)

@@ -5,6 +5,7 @@ import sys
 import jax
 
 from experiments.cli import parse_train
+from experiments.compilation import keep_compiled
 from experiments.errors import run_command
 from experiments.loop import fit
 from experiments.mesh import make_mesh
@@ -13,12 +14,14 @@ from experiments.recipes import describe_changes
 
 def main() -> None:
     """Reads the command line and trains."""
+    keep_compiled()
     flags = parse_train(sys.argv[1:])
     config = flags.config()
     if flags.print_config:
         print(config.to_json(), end="")
         return
-    mesh = make_mesh(flags.mesh, batch_size=config.train.batch_size)
+    batch_size, parts = config.train.batch_size, config.train.accumulate
+    mesh = make_mesh(flags.mesh, batch_size=batch_size, parts=parts)
     name = f"{config.task}-{config.model.name}-{config.preset}-seed{config.seed}"
     workdir = flags.workdir or f"runs/{name}"
     device = jax.default_backend()

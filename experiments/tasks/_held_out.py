@@ -53,6 +53,8 @@ class RowsSource(BatchSource):
         **columns: arrays with one row an example.
     """
 
+    in_memory = True
+
     def __init__(self, rows: np.ndarray, **columns: np.ndarray) -> None:
         self.rows, self.columns = rows, columns
 

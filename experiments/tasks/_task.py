@@ -47,6 +47,8 @@ class Source(abc.ABC):
 
     ordered: ClassVar[bool] = False
     """Whether training takes the examples in their own order, not in a new one each epoch."""
+    in_memory: ClassVar[bool] = False
+    """Whether they lie in memory, the same in each epoch, so that a device may hold them all."""
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -90,6 +92,8 @@ class ArraySource(BatchSource):
         >>> source.batch(np.array([2, 0]), epoch=0)["x"].tolist()
         [[4, 5], [0, 1]]
     """
+
+    in_memory = True
 
     def __init__(self, **columns: np.ndarray) -> None:
         self.columns = columns

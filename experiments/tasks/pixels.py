@@ -279,6 +279,8 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 class _NoiseKeys(RowsSource):
     """Adds ``key``: two words that differ for every seed, split, epoch and example."""
 
+    in_memory = False
+
     def __init__(self, split: Split, seed: int, rows: np.ndarray, columns: Columns) -> None:
         super().__init__(rows, **columns)
         self._split, self._seed = split, seed

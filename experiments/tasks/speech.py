@@ -87,6 +87,8 @@ class SpeechSource(Source):
         gain: what the rest is multiplied by.
     """
 
+    in_memory = True
+
     def __init__(
         self,
         clips: Clips,

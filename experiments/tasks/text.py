@@ -170,6 +170,8 @@ class TokenSource(BatchSource):
         length: number of ids of a padded text.
     """
 
+    in_memory = True
+
     def __init__(self, texts: Texts, examples: np.ndarray, table: np.ndarray, length: int) -> None:
         self.texts, self.length = texts, length
         self.rows, self.label = texts.rows[examples], texts.label[examples]

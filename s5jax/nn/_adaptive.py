@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact, Int
 
 from s5jax._errors import check_positive
+from s5jax.nn._dense import attend, output_map
 
 BIAS_BOUND = 1.0
 """Of the first biases of the tokens, times ``d_model ** -0.5``."""
@@ -90,7 +91,7 @@ class AdaptiveEmbedding(nnx.Module):
             for d in self.widths
         )
         self.head = nnx.Linear(d_model, d_model, kernel_init=zeros, **projection)
-        self.clusters = nnx.Linear(d_model, len(cutoffs), kernel_init=zeros, rngs=rngs, **dtypes)
+        self.clusters = output_map(d_model, len(cutoffs), kernel_init=zeros, rngs=rngs, **dtypes)
         bound = BIAS_BOUND * d_model**-0.5
         self.bias = nnx.Param(
             jax.random.uniform(rngs.params(), (n_tokens,), param_dtype, -bound, bound)
@@ -100,7 +101,7 @@ class AdaptiveEmbedding(nnx.Module):
         self, tokens: Int[Array, "*batch"], drop: Callable[[Array], Array] = lambda x: x
     ) -> Inexact[Array, "*batch H"]:
         """Embeds tokens; ``drop`` sees their vectors before the projection."""
-        x = jnp.zeros((), self.tables[0].embedding.dtype)
+        x = jnp.zeros((), self.tables[0].dtype)
         for i, (a, b) in enumerate(itertools.pairwise(self.bounds)):
             rows = self.tables[i](jnp.clip(tokens - a, 0, b - a - 1))
             inside = ((a <= tokens) & (tokens < b))[..., None]
@@ -132,4 +133,4 @@ class AdaptiveEmbedding(nnx.Module):
 
     def _scores(self, i: int, h: Array) -> Array:
         a, b = self.bounds[i : i + 2]
-        return self.tables[i].attend(h) + self.bias[a:b]
+        return attend(self.tables[i], h) + self.bias[a:b]

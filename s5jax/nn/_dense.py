@@ -1,9 +1,11 @@
 """Matrix products over long sequences."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
@@ -17,6 +19,18 @@ def flat_apply(
     slowly than one: with this, the gradient of an S5 layer of Path-X took half as long.
     """
     return f(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+def output_map(n: int, m: int, *, dtype: DTypeLike | None, **options: Any) -> nnx.Linear:
+    """The dense map that ends a model: products in ``dtype``, outputs in float32 or wider."""
+    wide = None if dtype is None else jnp.promote_types(dtype, jnp.float32)
+    return nnx.Linear(n, m, dtype=dtype, preferred_element_type=wide, **options)
+
+
+def attend(embedding: nnx.Embed, x: Inexact[Array, "*leading n"]) -> Inexact[Array, "*leading m"]:
+    """Products with the vectors of all tokens; as `output_map`."""
+    table = embedding.embedding[...].astype(embedding.dtype)
+    return matmul(x.astype(embedding.dtype), table.T)
 
 
 def matmul(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact
 
 from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import SequenceLayer
+from s5jax.nn._dense import output_map
 from s5jax.nn._stepwise import StepwiseModel
 
 _CHANNELS = 12
@@ -111,9 +112,9 @@ class ImageRegressor(StepwiseModel):
         H = self.d_model
         options: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.mean_hidden = nnx.Linear(H, H, rngs=rngs, **options)
-        self.mean_decode = nnx.Linear(H, d_output, rngs=rngs, **options)
+        self.mean_decode = output_map(H, d_output, rngs=rngs, **options)
         self.variance_hidden = nnx.Linear(H, H, rngs=rngs, **options)
-        self.variance_decode = nnx.Linear(H, d_output, rngs=rngs, **options)
+        self.variance_decode = output_map(H, d_output, rngs=rngs, **options)
 
     def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch 2*d_output"]:
         """Means and variances of a step."""

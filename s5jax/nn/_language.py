@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 from s5jax._errors import check_choice
 from s5jax.nn._adaptive import AdaptiveEmbedding
 from s5jax.nn._base import SequenceLayer
-from s5jax.nn._dense import flat_apply
+from s5jax.nn._dense import attend, flat_apply, output_map
 from s5jax.nn._dropout import check_rate, drop
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._model import SequenceBackbone
@@ -103,7 +103,7 @@ class LanguageModel(StepwiseModel):
         self.token_dropout = nnx.Dropout(embedding_dropout)
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.decode = (
-            None if tie_embedding else nnx.Linear(self.d_model, self.d_input, rngs=rngs, **dtypes)
+            None if tie_embedding else output_map(self.d_model, self.d_input, rngs=rngs, **dtypes)
         )
 
     def __call__(
@@ -183,7 +183,7 @@ class LanguageModel(StepwiseModel):
     def _logits(self, h: Array) -> Array:
         if self.cutoffs:
             return flat_apply(self.encode.log_probabilities, h)
-        return flat_apply(self.encode.attend if self.decode is None else self.decode, h)
+        return attend(self.encode, h) if self.decode is None else flat_apply(self.decode, h)
 
     def _losses(self, h: Array, targets: Array) -> Array:
         """Cross entropy; over a few time steps at a time where all logits would be too many."""

@@ -1,5 +1,6 @@
 """Whole models: an encoder, residual blocks and a head."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._block import Activation, ResidualBlock, TieDropout
+from s5jax.nn._dense import output_map
 from s5jax.nn._feed_forward import FeedForward
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
@@ -51,8 +53,12 @@ class SequenceBackbone(nnx.Module):
         dropout: see `ResidualBlock`.
         tie_dropout: see `ResidualBlock`.
         layer_dropout: see `ResidualBlock`.
+        remat: in the backward pass compute each block once more, instead of keeping all that its
+            gradient needs. Values and gradients are the same. On a CPU memory falls only with the
+            compiler option ``xla_disable_hlo_passes=cse_barrier_expander``.
         dtype: dtype of computations, of the layers too; by default that of inputs and parameters
-            together.
+            together. States, statistics of norms, means over time and the outputs of whole models
+            are float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
 
@@ -90,6 +96,7 @@ class SequenceBackbone(nnx.Module):
         dropout: float = 0.0,
         tie_dropout: TieDropout = True,
         layer_dropout: bool = False,
+        remat: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -107,7 +114,7 @@ class SequenceBackbone(nnx.Module):
         self.norm_momentum, self.norm_epsilon = norm_momentum, norm_epsilon
         self.activation, self.dropout = activation, dropout
         self.tie_dropout, self.layer_dropout = tie_dropout, layer_dropout
-        self.dtype, self.param_dtype = dtype, param_dtype
+        self.remat, self.dtype, self.param_dtype = remat, dtype, param_dtype
 
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
         block_options: dict[str, Any] = {
@@ -155,21 +162,31 @@ class SequenceBackbone(nnx.Module):
         """
         valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
         x = self._encode(u if valid is None else select(valid, u, 0), rngs)
-        states = []
-        for i, block in enumerate(self.blocks):
-            x = block(
+
+        def pass_block(block: ResidualBlock, x: Array, state: PyTree, rngs: nnx.Rngs | None) -> Any:
+            return block(
                 x,
-                state=None if state is None else state[i],
+                state=state,
                 lengths=lengths,
                 resets=resets,
                 dt=dt,
                 return_state=return_state,
                 rngs=rngs,
             )
+
+        def pass_feed_forward(block: FeedForward, x: Array, rngs: nnx.Rngs | None) -> Array:
+            return block(x, valid, rngs)
+
+        if self.remat:
+            remat = functools.partial(nnx.remat, graph_updates=False)  # writes what changed only
+            pass_block, pass_feed_forward = remat(pass_block), remat(pass_feed_forward)
+        states = []
+        for i, block in enumerate(self.blocks):
+            x = pass_block(block, x, None if state is None else state[i], rngs)
             x, new_state = x if return_state else (x, None)
             states.append(new_state)
             for feed_forward in self._after(i):
-                x = feed_forward(x, valid, rngs)
+                x = pass_feed_forward(feed_forward, x, rngs)
         if self.last_norm is not None:
             x = normalise(self.last_norm, x, valid)
             x = x if valid is None else select(valid, x, 0)
@@ -292,7 +309,7 @@ class SequenceClassifier(SequenceBackbone):
         check_positive("SequenceClassifier", d_output=d_output)
         check_choice("SequenceClassifier", "pooling", pooling, get_args(Pooling))
         self.d_output, self.pooling = d_output, pooling
-        self.decode = nnx.Linear(
+        self.decode = output_map(
             self.d_model, d_output, dtype=self.dtype, param_dtype=self.param_dtype, rngs=rngs
         )
 

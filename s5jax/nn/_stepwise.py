@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax._errors import check_positive
 from s5jax.nn._base import SequenceLayer
-from s5jax.nn._dense import flat_apply
+from s5jax.nn._dense import flat_apply, output_map
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._model import SequenceBackbone
 
@@ -109,7 +109,7 @@ class SequenceLabeler(StepwiseModel):
         super().__init__(layer, rngs=rngs, **backbone)
         check_positive("SequenceLabeler", d_output=d_output)
         self.d_output = d_output
-        self.decode = nnx.Linear(
+        self.decode = output_map(
             self.d_model, d_output, dtype=self.dtype, param_dtype=self.param_dtype, rngs=rngs
         )
 
