@@ -68,7 +68,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sgconv": {"kernel_dim": 16},
     "hope": {"d_state": 32, "dt_min": 1e-2, "dt_max": 1.0},
     "lru": {"d_state": 64},
-    "attention": {},
+    "attention": {"n_heads": 2, "window": 32},
     "gru": {"d_state": 32},
 }
 """Options of models that train in minutes on two cores."""

@@ -259,12 +259,10 @@ SIBLINGS = {
         data=ColourOptions(n_train=20_000, n_validation=1_000, n_test=2_000),
     ),
 }
-RUN = ("s5", "gru", "lru")
-"""The models whose preset for two cores was run to its end on smnist; see ``results/``."""
 CPU = (
     Recipe(config=DIGITS_CPU, source=TRIED),
     *(
-        dataclasses.replace(recipe, source=TRIED if recipe.config.model.name in RUN else UNTUNED)
+        dataclasses.replace(recipe, source=TRIED)
         for recipe in small(Recipe(config=SMNIST_CPU, source=TRIED))
     ),
     *(Recipe(config=config, source=UNTUNED) for config in SIBLINGS.values()),

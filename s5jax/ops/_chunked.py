@@ -113,12 +113,12 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
     x = jnp.pad(x, [(0, 0), (0, groups * chunks * T - L), (0, 0)])
     x = x.reshape(len(x), groups, chunks, T, H).transpose(1, 4, 3, 2, 0)
     full = tables._replace(taps=lower_toeplitz(tables.taps))
-    start = jnp.zeros((H, tables.leave.shape[-1], x.shape[-1]), tables.leave.dtype)
+    start = jnp.zeros((x.shape[-1], H, tables.leave.shape[-1]), tables.leave.dtype)
     if groups == 1:
         y = _group(full, start, x[0])[1][None]
     else:
         _, y = jax.lax.scan(jax.checkpoint(lambda s, x: _group(full, s, x)), start, x)
-    y = y.transpose(4, 0, 3, 2, 1).reshape(-1, groups * chunks * T, H)[:, :L]
+    y = y.transpose(4, 0, 3, 2, 1).reshape(x.shape[-1], groups * chunks * T, H)[:, :L]
     return y.reshape(*batch, L, H).astype(u.dtype)
 
 
@@ -190,38 +190,39 @@ def dense_chunks(
 
 
 def _group(
-    tables: ChunkTables, s: Inexact[Array, "H N b"], x: Float[Array, "H T n b"]
-) -> tuple[Inexact[Array, "H N b"], Float[Array, "H T n b"]]:
+    tables: ChunkTables, s: Inexact[Array, "b H N"], x: Float[Array, "H T n b"]
+) -> tuple[Inexact[Array, "b H N"], Float[Array, "H T n b"]]:
     """The state after some chunks, and their outputs."""
-    enter = "hit,htnb->nhib" if tables.enter.ndim == 3 else "it,htnb->nhib"
+    enter = "hit,htnb->bnhi" if tables.enter.ndim == 3 else "it,htnb->bnhi"
     if not jnp.iscomplexobj(s):
         driven = highest(enter, tables.enter, x)
         before, after = _dense_states(tables.carry, driven, s)
-        y = highest("hti,nhib->htnb", tables.leave, before)
+        y = highest("hti,bnhi->htnb", tables.leave, before)
     else:
         re, im = (highest(enter, part, x) for part in (tables.enter.real, tables.enter.imag))
         before, after = _diagonal_states(tables.carry, jax.lax.complex(re, im), s)
-        y = highest("hti,nhib->htnb", tables.leave.real, before.real)
-        y -= highest("hti,nhib->htnb", tables.leave.imag, before.imag)
+        y = highest("hti,bnhi->htnb", tables.leave.real, before.real)
+        y -= highest("hti,bnhi->htnb", tables.leave.imag, before.imag)
     return after, y + highest("hts,hsnb->htnb", tables.taps, x)
 
 
 def _dense_states(
-    carry: Float[Array, "H N N"], driven: Float[Array, "n H N b"], s: Float[Array, "H N b"]
-) -> tuple[Float[Array, "n H N b"], Float[Array, "H N b"]]:
+    carry: Float[Array, "H N N"], driven: Float[Array, "b n H N"], s: Float[Array, "b H N"]
+) -> tuple[Float[Array, "b n H N"], Float[Array, "b H N"]]:
     """States before each of n chunks, and after the last."""
 
     def advance(s: Array, driven: Array) -> tuple[Array, Array]:
-        return s + highest("hij,hjb->hib", carry, s) + driven, s
+        return s + highest("hij,bhj->bhi", carry, s) + driven, s
 
-    after, before = jax.lax.scan(advance, s, driven)
-    return before, after
+    after, before = jax.lax.scan(advance, s, jnp.moveaxis(driven, 1, 0))
+    return jnp.moveaxis(before, 0, 1), after
 
 
 def _diagonal_states(
-    carry: Complex[Array, "H N"], driven: Complex[Array, "n H N b"], s: Complex[Array, "H N b"]
-) -> tuple[Complex[Array, "n H N b"], Complex[Array, "H N b"]]:
+    carry: Complex[Array, "H N"], driven: Complex[Array, "b n H N"], s: Complex[Array, "b H N"]
+) -> tuple[Complex[Array, "b n H N"], Complex[Array, "b H N"]]:
     """As `_dense_states`."""
-    a = jnp.broadcast_to(carry[..., None], s.shape).reshape(-1)
-    x = linear_scan(a, driven.reshape(len(driven), -1), s.reshape(-1)).reshape(driven.shape)
-    return jnp.concatenate([s[None], x[:-1]]), x[-1]
+    flat = carry.size
+    b, x0 = driven.reshape(*driven.shape[:2], flat), s.reshape(len(s), flat)
+    x = linear_scan(carry.reshape(flat), b, x0).reshape(driven.shape)
+    return jnp.concatenate([s[:, None], x[:, :-1]], 1), x[:, -1]
