@@ -98,6 +98,7 @@ def test_every_choice_of_an_algorithm_is_a_variant():
         "ours": {},
         "backend=sequential": {"backend": "sequential"},
         "backend=associative": {"backend": "associative"},
+        "backend=chunked": {"backend": "chunked"},
     }
     assert CONTESTANTS["GRU"].variants() == {"ours": {}}
 
