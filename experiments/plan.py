@@ -69,7 +69,8 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
     epochs = train.steps / config.steps_per_epoch
     left = duration(seconds * (train.steps - step))
     model: Any = setup.steps.model(setup.steps.initial)
-    algorithm = model.blocks[0].layer.algorithm(setup.task.length)
+    examples = train.batch_size // train.accumulate
+    algorithm = model.blocks[0].layer.algorithm(setup.task.length, examples)
     lines = {
         "model": f"{config.model.name}, {config.model.n_layers} blocks of width "
         f"{config.model.d_model}, computed by {algorithm}; {sum(groups.values()):,} parameters "

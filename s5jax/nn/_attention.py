@@ -117,9 +117,9 @@ class Attention(SequenceLayer):
         self.W_o = nnx.Param(init(rngs.params(), (d_model, d_model), param_dtype))
         self.scale = nnx.Param(jnp.asarray((d_model // n_heads) ** -0.5, param_dtype))
 
-    def algorithm(self, L: int) -> str:
+    def algorithm(self, L: int, batch: int = 1) -> str:
         """Attention in blocks, see `s5jax.ops.window_attention`."""
-        del L
+        del L, batch
         return "attention"
 
     def coefficients(

@@ -70,9 +70,9 @@ class SequenceLayer(nnx.Module):
         """Number of output features."""
         return self.d_model
 
-    def algorithm(self, L: int) -> str:
-        """How a plain sequence of L steps is computed: what ``"auto"`` chose, if it was to."""
-        del L
+    def algorithm(self, L: int, batch: int = 1) -> str:
+        """How plain sequences of L steps are computed: what ``"auto"`` chose, if it was to."""
+        del L, batch
         return "stepwise"
 
     def coefficients(self, dt: Array | float | None = None, *, backward: bool = False) -> PyTree:

@@ -27,9 +27,9 @@ class DiagonalLayer(SequenceLayer):
     feature_states: ClassVar[bool] = False
     """Whether each feature has states of its own, so that all of them in memory are too many."""
 
-    def algorithm(self, L: int) -> str:
+    def algorithm(self, L: int, batch: int = 1) -> str:
         """That of the scan, see `s5jax.ops.scan_backend`."""
-        del L
+        del L, batch
         return scan_backend(self.backend)
 
     def drive(self, coefficients: Any, u: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch P"]:

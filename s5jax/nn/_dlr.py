@@ -245,14 +245,15 @@ class DLR(KernelLayer, DiagonalLayer):
         y = (w * x.reshape(*x.shape[:-1], *w.shape)).sum(-1).real
         return self._skip(coefficients, y, u)
 
-    def algorithm(self, L: int) -> str:
+    def algorithm(self, L: int, batch: int = 1) -> str:
         """``"fft"``, ``"chunked"`` or ``"scan"``."""
         if self.conv == "scan":
             return "scan"
         if self.version == "dss_softmax" or self.l_kernel is not None:
             return "fft"
         n_states = 2 * self.init_state().shape[0] // self.d_model
-        return conv_backend(self.conv, L, n_states, two_sided=self.bidirectional)
+        two_sided = self.bidirectional
+        return conv_backend(self.conv, L, n_states, batch=batch, two_sided=two_sided)
 
     def convolution_kernel(self, coefficients: DLRCoefficients, L: int) -> Float[Array, "Lk H"]:
         """The lags before the cut-off, without the skip."""

@@ -1,5 +1,6 @@
 """Layers that run plain sequences as convolutions with a kernel per feature."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -29,16 +30,17 @@ class KernelLayer(SequenceLayer):
         """What T steps do, without the skip connection."""
         raise NotImplementedError(f"{type(self).__name__} must define `chunk_tables`.")
 
-    def algorithm(self, L: int) -> str:
+    def algorithm(self, L: int, batch: int = 1) -> str:
         """``"fft"`` or ``"chunked"``."""
-        return conv_backend(self.conv, L, self.d_state, two_sided=self.bidirectional)
+        two_sided = self.bidirectional
+        return conv_backend(self.conv, L, self.d_state, batch=batch, two_sided=two_sided)
 
     def convolve(
         self, coefficients: Any, u: Inexact[Array, "*batch L H"]
     ) -> Float[Array, "*batch L H"]:
         """A plain sequence from rest, without the skip connection."""
         v, L = self._wide(u), u.shape[-2]
-        if self.algorithm(L) == "chunked":
+        if self._chunked(u):
             return chunked_conv(v, self.chunk_tables(coefficients, CHUNK))
         return fft_conv(v, self.convolution_kernel(coefficients, L))
 
@@ -53,11 +55,15 @@ class KernelLayer(SequenceLayer):
     ) -> Inexact[Array, "*batch L H"]:
         """One transform for both kernels, or two passes over chunks."""
         forward, backward = self.coefficients(dt), self.coefficients(dt, backward=True)
-        if self.algorithm(u.shape[-2]) == "chunked":
+        if self._chunked(u):
             reverse = jnp.flip(self.convolve(backward, jnp.flip(u, -2)), -2)
             return self._skip(forward, self.convolve(forward, u) + self._deliver(reverse), u)
         K, K_reverse = (self.convolution_kernel(c, u.shape[-2]) for c in (forward, backward))
         return self._skip(forward, fft_conv(self._wide(u), K, k_reverse=K_reverse), u)
+
+    def _chunked(self, u: Array) -> bool:
+        *batch, L, _ = u.shape
+        return self.algorithm(L, math.prod(batch)) == "chunked"
 
     def _impulse_response(self, coefficients: Any, L: int) -> Array:
         K = self.convolution_kernel(coefficients, L)

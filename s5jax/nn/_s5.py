@@ -152,9 +152,9 @@ class S5(DiagonalLayer):
         self.C = nnx.Param(complex_to_pair(jnp.concatenate(C, -1)).astype(param_dtype))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
 
-    def algorithm(self, L: int) -> str:
+    def algorithm(self, L: int, batch: int = 1) -> str:
         """That of the scan, or ``"pallas"``."""
-        return "pallas" if self.backend == "pallas" else super().algorithm(L)
+        return "pallas" if self.backend == "pallas" else super().algorithm(L, batch)
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False

@@ -158,9 +158,9 @@ class SGConv(KernelLayer):
         K = jnp.stack([self._raw_kernel(w_c) for w_c in w])
         self.kernel_norm = nnx.Variable(jnp.linalg.norm(K, axis=1).astype(param_dtype))
 
-    def algorithm(self, L: int) -> str:
+    def algorithm(self, L: int, batch: int = 1) -> str:
         """``"fft"``, as there is no state to hand on."""
-        del L
+        del L, batch
         return "fft"
 
     def coefficients(
