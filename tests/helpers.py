@@ -168,7 +168,7 @@ LAYERS = {
     "dense_ssm": Row(DenseSSM, {"d_state": 5}, slow=True),
     "dense_ssm_multi_input": Row(DenseSSM, {"d_state": 5, "multi_input": True}, slow=True),
     "leaky": Row(Leaky),
-    "leaky_bidirectional": Row(Leaky, {"bidirectional": True}),
+    "leaky_bidirectional": Row(Leaky, {"bidirectional": True}, slow=True),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),
 }
 

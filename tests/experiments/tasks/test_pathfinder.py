@@ -24,7 +24,7 @@ _EASY = dataclasses.replace(PATHFINDER["path32"], n_paddles=6, n_distractors=0)
 _SIZES = [
     ("path32", 4000),
     ("path128", 800),
-    ("path256", 400),
+    pytest.param("path256", 400, marks=pytest.mark.slow),
     ("seg128", 200),
     pytest.param("path32", 20000, marks=pytest.mark.slow),
     pytest.param("path128", 4000, marks=pytest.mark.slow),
