@@ -18,8 +18,8 @@ def scan_backend(backend: Backend = "auto") -> str:
 
     ``"auto"`` is ``"sequential"`` on a CPU and ``"associative"`` elsewhere. On two CPU cores, for
     one bidirectional S5 layer with 128 states and 16,384 steps, a time-leading `jax.lax.scan` took
-    a fifth of the time of `jax.lax.associative_scan` and less than half of its memory, and
-    ``"chunked"`` took five times as long as the scan.
+    a fifth of the time of `jax.lax.associative_scan` and less than half of its memory. The scan by
+    itself, of 128 complex states over as many steps, took a fifth of the time of ``"chunked"``.
 
     Args:
         backend: ``"auto"``, or one of the algorithms of `linear_scan`.
