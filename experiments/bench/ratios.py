@@ -23,7 +23,7 @@ DOUBLING_LIMIT = 2.2
 MILLION_LIMIT_GB = 8
 GENERATE_TARGET = 20
 TOKENS = 16
-TURNS = 3
+TURNS = 2
 LINEAR = [name for name in CONTESTANTS if name not in ("GRU", "Attention")]
 
 

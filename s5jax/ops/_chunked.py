@@ -25,7 +25,7 @@ Conv = Literal["auto", "fft", "chunked"]
 CHUNK = 64
 """Steps of a chunk; 32 to 128 take about the same time with 64 states."""
 
-_GROUP = 256
+_GROUP = 64
 """Chunks of which the gradient keeps no more than the inputs and one state."""
 
 
@@ -47,21 +47,23 @@ def conv_backend(
 ) -> str:
     """Names the algorithm by which a layer convolves when asked for ``conv``.
 
-    ``"auto"`` is ``"chunked"`` on a CPU for sequences of at least 4,096 steps for each in the batch
-    (a kernel costs the same for any batch, and chunks need none), up to 64 real states a feature,
-    and one direction (the transform serves both at once); else ``"fft"``. On two CPU cores, with
-    128 features and 64 states, forward and backward, chunks took these shares of the FFT's time:
+    ``"auto"`` is ``"chunked"`` on a CPU for one direction (the transform serves both at once) and
+    few states a feature: up to 64 real ones from 4,096 steps for each sequence in the batch on (a
+    kernel costs the same for any batch, and chunks need none), up to 128 from 16,384; else
+    ``"fft"``. On two CPU cores, with 128 features and one sequence, chunks took these shares of the
+    FFT's time, forward, and forward and backward:
 
-    =====  =========  =========  =========  =========
-    layer  4,096 x 1  4,096 x 8  16,384     65,536
-    =====  =========  =========  =========  =========
-    S4D    0.69       1.16       0.81       0.76
-    S4     0.93       1.29       0.81       0.93
-    HOPE   0.95                  0.95
-    =====  =========  =========  =========  =========
+    =====  ===========  ==========  ==========  ==========
+    layer  real states  4,096       16,384      65,536
+    =====  ===========  ==========  ==========  ==========
+    S4D    64           0.87, 0.82  0.65, 0.92  0.52, 0.81
+    S4     64           0.63, 0.82  0.96, 0.98  0.60, 0.88
+    HOPE   64           0.85, 1.01  0.70, 1.12  0.62, 0.90
+    DLR    128          1.14, 1.42  0.83, 1.02  0.70, 0.92
+    =====  ===========  ==========  ==========  ==========
 
-    forward alone 0.6 to 0.9 from 16,384 steps on, and about two thirds of the memory. Nothing was
-    measured on a GPU.
+    and at 65,536 steps half of the memory or less; with 32 features and 262,144 steps 0.4 and 0.6
+    of the time. With eight sequences of 4,096 steps they lost. Nothing was measured on a GPU.
 
     Args:
         conv: ``"auto"``, or one of the two.
@@ -84,8 +86,9 @@ def conv_backend(
     check_choice("conv_backend", "conv", conv, get_args(Conv))
     if conv != "auto":
         return conv
-    long = L >= 4096 * batch and d_state <= 64 and not two_sided
-    return "chunked" if long and jax.default_backend() == "cpu" else "fft"
+    shortest = 4096 if d_state <= 64 else 16_384
+    pays = L >= shortest * batch and d_state <= 128 and not two_sided
+    return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
 
 
 def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Array, "*batch L H"]:
