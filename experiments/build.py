@@ -61,6 +61,7 @@ def prepare(
     *,
     files: Files = HERE,
     dt: int | None = None,
+    freeze: bool = False,
 ) -> Setup:
     """Builds task, model, optimiser and steps.
 
@@ -70,6 +71,7 @@ def prepare(
         model: a trained model; by default a new one, from the run's seed.
         files: where data sets lie.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
+        freeze: whether a non-finite step keeps the state as it is up to the next logged step.
 
     Returns:
         All that is needed to train or evaluate.
@@ -87,7 +89,7 @@ def prepare(
                 f"--train.data=device needs examples that lie in memory; {config.task} draws or "
                 "cuts them as they are read. Leave it out."
             )
-    return build(config, task, mesh, model, dt=dt)
+    return build(config, task, mesh, model, dt=dt, freeze=freeze)
 
 
 def build(
@@ -97,6 +99,7 @@ def build(
     model: nnx.Module | None = None,
     *,
     dt: int | None = None,
+    freeze: bool = False,
 ) -> Setup:
     """As :func:`prepare`, without looking at the data."""
     with blaming_options():
@@ -104,7 +107,7 @@ def build(
         model = model or _new_model(config, task)
         labels = group_labels(model, config.optim)
     optimizer = make_optimizer(config, labels)
-    steps = make_steps(model, task, optimizer, mesh, config, dt=dt)
+    steps = make_steps(model, task, optimizer, mesh, config, dt=dt, freeze=freeze)
     rows = functools.cache(functools.partial(_rows, config, task, mesh))
     return Setup(config, mesh, task, steps, labels, rows)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the last two and the best."""
+"""Checkpoints: the last two, the best, and the one to go back to."""
 
 import contextlib
 import dataclasses
@@ -27,6 +27,15 @@ class Progress:
     """``step`` and validation measures of the best checkpoint so far."""
     wall_s: float = 0.0
     """Time spent up to the checkpoint, over all starts [s]."""
+    due: int | None = None
+    """The last checkpoint that no signal asked for, to which a run goes back."""
+    rollbacks: list[dict[str, int]] = dataclasses.field(default_factory=list)
+    """For each time that the run went back: the non-finite ``step``, and ``back_to`` which."""
+
+    @property
+    def left_out(self) -> int:
+        """Batches that the run has left out: those between the two steps of each rollback."""
+        return sum(rollback["step"] - rollback["back_to"] for rollback in self.rollbacks)
 
 
 class Checkpoints:
@@ -91,11 +100,14 @@ class Checkpoints:
         leaves = [restored["arrays"][name] for name in self._names]
         return leaves, Progress(**restored["progress"])
 
-    def restore_newest(self, report: Callable[[str], None]) -> tuple[int, Leaves] | None:
+    def restore_newest(
+        self, report: Callable[[str], None], *, until: int | None = None
+    ) -> tuple[int, Leaves] | None:
         """Reads the newest intact checkpoint, and takes over its progress.
 
         Args:
             report: told about each damaged checkpoint, which is removed.
+            until: the last step to take; checkpoints of later ones are removed.
 
         Returns:
             The step and the arrays, or None if there is no checkpoint.
@@ -103,6 +115,9 @@ class Checkpoints:
         Raises:
             RunError: if an intact checkpoint cannot be read.
         """
+        for step in self._manager.all_steps():
+            if until is not None and step > until:
+                self._manager.delete(step)
         for step in sorted(self._manager.all_steps(), reverse=True):
             if self._is_intact(step):
                 leaves, self.progress = self.restore(step)
@@ -136,8 +151,9 @@ class _LastTwoAndBest(preservation_policy.PreservationPolicy):
         self, checkpoints: Sequence[Any], *, context: preservation_policy.PreservationContext
     ) -> list[bool]:
         del context
-        best = self.checkpoints.progress.best
-        keep = {checkpoint.step for checkpoint in checkpoints[-2:]} | {best["step"] if best else -1}
+        progress = self.checkpoints.progress
+        keep = {checkpoint.step for checkpoint in checkpoints[-2:]} | {progress.due}
+        keep |= {progress.best["step"]} if progress.best else set()
         return [checkpoint.step in keep for checkpoint in checkpoints]
 
 

@@ -83,8 +83,9 @@ class TrainSelection(PlanSelection):
 
     workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the run; without it, runs/TASK-MODEL-PRESET-seedSEED."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """At a non-finite loss or gradient: end the run, or leave the step out."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """At a non-finite loss or gradient: end the run, leave the step out, or go back to the last
+    checkpoint and go on from there with the batches after the bad one, three times at most."""
     deterministic: Switch = False
     """The same numbers each time on an accelerator, too; slower there."""
     print_config: Switch = False

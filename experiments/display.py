@@ -46,6 +46,11 @@ class Display:
         """Counts a step."""
         self._bar.advance(self._bar_task)
 
+    def go_back(self, step: int) -> None:
+        """Counts from an earlier step on."""
+        self._bar.update(self._bar_task, completed=step)
+        self.restart_clock(step)
+
     def restart_clock(self, step: int) -> None:
         """Leaves out of the speed what was not training."""
         self._clock = (time.monotonic(), step)

@@ -12,10 +12,11 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -27,7 +28,8 @@ from experiments.display import Display
 from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
 from experiments.interrupts import Interrupts
 from experiments.mesh import make_mesh
-from experiments.metrics import BadSteps, MetricsLog, summarize
+from experiments.metrics import BadSteps, MetricsLog, Row, summarize
+from experiments.nonfinite import Report, investigate
 from experiments.optim import make_schedule
 from experiments.plan import plan
 from experiments.plot import plot_learning_curves
@@ -36,8 +38,10 @@ from experiments.results import Results, device_name, environment, read_results,
 from experiments.steps import Leaves, Meter
 from experiments.tasks import HERE, Batch, Files
 
-OnNan = Literal["stop", "skip"]
+OnNan = Literal["stop", "skip", "rollback"]
 TrainStep = Callable[[Leaves, Batch], tuple[Leaves, Meter]]
+MAX_ROLLBACKS = 3
+"""How often a run goes back to the same checkpoint."""
 
 
 def fit(
@@ -54,7 +58,9 @@ def fit(
         config: what to train; decides every number of the run.
         workdir: the run's folder.
         mesh: devices, by default all of them.
-        on_nan: whether a non-finite loss or gradient ends the run, or only its step is left out.
+        on_nan: whether a non-finite loss or gradient ends the run, only its step is left out, or
+            the run goes back to the last checkpoint, and on from there with the batches after the
+            bad one.
         files: where data sets lie.
 
     Returns:
@@ -62,7 +68,8 @@ def fit(
 
     Raises:
         UsageError: if the folder holds another configuration, or the configuration is impossible.
-        RunError: if a loss is not finite, or a checkpoint cannot be written or read.
+        RunError: if a loss or gradient is not finite, with ``"rollback"`` once more after going
+            back to the same checkpoint three times; or if a checkpoint cannot be written or read.
         InterruptedRun: after Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     workdir = Path(workdir)
@@ -75,13 +82,15 @@ def fit(
     mesh = mesh or make_mesh(None, batch_size=batch_size, parts=parts)
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        setup = prepare(config, mesh, files=files)
+        setup = prepare(config, mesh, files=files, freeze=on_nan != "skip")
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", config.to_dict())
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", setup.steps.names, setup.steps.initial)
         )
         step, leaves = checkpoints.restore_newest(print) or (0, setup.steps.initial)
+        if on_nan != "skip":
+            leaves = setup.steps.forget_bad(leaves)
         log = stack.enter_context(MetricsLog(workdir, step=step))
         display = stack.enter_context(Display(config.train, step=step))
         run = _Run(setup, workdir, on_nan, interrupts, checkpoints, log, display, step, leaves)
@@ -130,6 +139,8 @@ class _Run:
     display: Display
     step: int
     leaves: Leaves
+    batches: Iterator[Batch] = dataclasses.field(init=False)
+    meter: Meter | None = None
 
     def __post_init__(self) -> None:
         self.started = time.monotonic() - self.checkpoints.progress.wall_s
@@ -139,27 +150,42 @@ class _Run:
         """Trains to the last step, with records, checkpoints and evaluations on the way."""
         setup, options = self.setup, self.setup.config.train
         if self.step < options.steps:
-            batches = setup.on_device("train", start=self.step)
+            batches = setup.on_device("train", start=self.position)
             first = next(batches)
+            self.batches = itertools.chain([first], batches)
             train_step = self.plan(first)
-            batches = itertools.chain([first], batches)
+        if self.on_nan == "rollback" and self.checkpoints.progress.due is None:
+            self.checkpoints.progress.due = self.step
+            self.save()
         while True:
             if self.step and self.due(options.eval_every):
                 self.validate()
             if self.step == options.steps:
                 return
             self.heed_interrupts()
-            self.leaves, meter = train_step(self.leaves, next(batches))
+            self.leaves, self.meter = train_step(self.leaves, next(self.batches))
             self.step += 1
             self.display.advance()
-            if self.due(options.log_every):
-                self.record(meter)
-            if self.due(options.checkpoint_every) or self.due(options.eval_every):
+            logs = self.due(options.log_every)
+            saves = self.due(options.checkpoint_every) or self.due(options.eval_every)
+            if logs or (saves and self.on_nan != "skip"):
+                row, bad = summarize(self.meter, setup.task)
+                if bad and self.react(bad):
+                    continue
+                if logs:
+                    self.record(row)
+            if saves:
+                self.checkpoints.progress.due = self.step
                 self.save()
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
         return self.step % every == 0 or self.step == self.setup.config.train.steps
+
+    @property
+    def position(self) -> int:
+        """The next batch: the number of the step, and after a rollback of those left out."""
+        return self.step + self.checkpoints.progress.left_out
 
     def plan(self, batch: Batch) -> TrainStep:
         """Compiles the step, and says what is about to happen."""
@@ -169,29 +195,59 @@ class _Run:
         self.display.restart_clock(self.step)
         return compiled
 
-    def record(self, meter: Meter) -> None:
+    def record(self, means: Row) -> None:
         """Writes the training row of this step."""
-        means, bad = summarize(meter, self.setup.task)
-        if bad:
-            self.report_bad(bad)
         rate = np.asarray(self.rate(self.step - 1)).item()
         row = {"step": self.step, **means, "lr": rate}
         self.log.write(row, **self.display.training(self.step, row))
 
-    def report_bad(self, bad: BadSteps) -> None:
-        """Says where a loss or gradient was not finite; ends the run unless told to go on."""
-        batch = cast(Batch, self.setup.batches("train")[bad.step])
-        indices = batch["index"].tolist()
-        text = (
-            f"Step {bad.step + 1}: the loss is {bad.loss}, the gradient norm {bad.grad_norm}, "
-            f"for the training examples {indices}."
-        )
+    def react(self, bad: BadSteps) -> bool:
+        """Says where a loss or gradient was not finite, and does what ``on_nan`` asks for.
+
+        Returns:
+            Whether the run has gone back.
+
+        Raises:
+            RunError: if it cannot go on.
+        """
+        position = bad.step + self.checkpoints.progress.left_out
+        report = investigate(self.setup, self.leaves, bad, position=position)
+        if self.on_nan == "rollback":
+            self.go_back(bad, report)
+            return True
         if self.on_nan == "stop":
             raise RunError(
-                f"{text} The last checkpoint is intact; --on-nan=skip leaves such steps out, "
-                "a lower --optim.lr may avoid them."
+                f"{report.text} The last checkpoint is intact. --on-nan=skip leaves such steps "
+                "out, --on-nan=rollback all batches since that checkpoint; a lower --optim.lr or "
+                "--optim.clip_norm may avoid them."
             )
-        self.display.report(f"{text} Left out: {bad.count} of the last steps.")
+        if report.lasting:
+            raise RunError(f"{report.text} No later step can be finite: try --on-nan=rollback.")
+        self.display.report(f"{report.text} Left out: {bad.count} of the last steps.")
+        return False
+
+    def go_back(self, bad: BadSteps, report: Report) -> None:
+        """Restores the last checkpoint; the batches up to the bad one will not come again."""
+        rollbacks, due = self.checkpoints.progress.rollbacks, self.checkpoints.progress.due
+        if sum(rollback["back_to"] == due for rollback in rollbacks) == MAX_ROLLBACKS:
+            raise RunError(
+                f"{report.text} The run has gone back to step {due} {MAX_ROLLBACKS} times, with "
+                "other batches each time; that checkpoint is intact. Try a lower --optim.lr, or "
+                "--optim.clip_norm."
+            )
+        restored = self.checkpoints.restore_newest(self.display.report, until=due)
+        if restored is None:
+            raise RunError(f"{report.text} There is no intact checkpoint to go back to.")
+        self.step, self.leaves = restored
+        rollback = {"step": bad.step + 1, "back_to": self.step}
+        self.checkpoints.progress.rollbacks = [*rollbacks, rollback]
+        self.batches = self.setup.on_device("train", start=self.position)
+        self.log.go_back(self.step)
+        self.display.go_back(self.step)
+        self.display.report(
+            f"{report.text} Back to step {self.step}; the {bad.step + 1 - self.step} batches since "
+            "are left out."
+        )
 
     def validate(self) -> None:
         """Evaluates the validation split, and remembers the step if it is the best so far."""
@@ -225,10 +281,17 @@ class _Run:
         self.checkpoints.progress.wall_s = time.monotonic() - self.started
         self.checkpoints.save(self.step, self.leaves)
 
+    @property
+    def awaits_look(self) -> bool:
+        """Whether the state is frozen at a non-finite step; the last checkpoint leads there."""
+        frozen = self.on_nan != "skip" and self.meter is not None
+        return frozen and bool(jax.device_get(self.meter.bad))
+
     def heed_interrupts(self) -> None:
         """Ends the run with a checkpoint if a signal has come."""
         if self.interrupts.received is not None:
-            self.save()
+            if not self.awaits_look:
+                self.save()
             raise InterruptedRun(self.interrupts.received, self.workdir)
 
     def finish(self) -> Results:
@@ -246,6 +309,7 @@ class _Run:
             "seed": config.seed,
             "steps": self.step,
             "epochs": round(self.step / config.steps_per_epoch, 2),
+            "rollbacks": self.checkpoints.progress.rollbacks,
             "metric": self.setup.task.metric,
             "best_step": best["step"],
             "validation": {name: best[name] for name in test},

@@ -39,16 +39,20 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, *, step: int) -> None:
-        rows = read_rows(workdir)
+        self._workdir = workdir
+        self._open(step)
+
+    def _open(self, step: int) -> None:
+        rows = read_rows(self._workdir)
         past = [
             row for row in rows if row["step"] < step or (row["step"] == step and "loss" in row)
         ]
-        path = workdir / "metrics.jsonl"
-        shorter = workdir / "metrics.jsonl.tmp"
+        path = self._workdir / "metrics.jsonl"
+        shorter = self._workdir / "metrics.jsonl.tmp"
         shorter.write_text("".join(map(_line, past)), encoding="utf-8")
         shorter.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._events = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -56,6 +60,11 @@ class MetricsLog:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._events.close()
+
+    def go_back(self, step: int) -> None:
+        """Does what a new start from a step does."""
+        self.__exit__()
+        self._open(step)
 
     def write(self, row: Row, **timing: float) -> None:
         """Adds a row; ``timing`` goes to TensorBoard only, as it differs from run to run."""

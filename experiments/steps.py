@@ -2,7 +2,8 @@
 
 The loop holds the training state as a flat list of arrays; a step rebuilds it inside ``jit``, where
 that costs nothing, and reuses its memory (donation). A step with a non-finite loss or gradient
-changes neither parameters nor optimiser: the meter records it, and the loop judges.
+changes neither parameters nor optimiser: the meter records it, and the loop judges. If the state is
+to ``freeze``, no later step changes it before the loop has looked, so that the cause can be found.
 
 With ``train.accumulate`` a step takes its batch in parts, one after the other, and averages their
 gradients. Part i holds the examples i, i + n, i + 2n, ..., whatever the number of devices, so each
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -30,6 +32,7 @@ from jax.sharding import Mesh
 from experiments.config import Config
 from experiments.mesh import replicated
 from experiments.tasks import Batch, Task, decimate
+from experiments.watch import Probe, summarize_step, watch
 
 Leaves = list[jax.Array]
 Measures = dict[str, jax.Array]
@@ -81,6 +84,8 @@ class Steps:
         treedef: rebuilds a :class:`TrainState` from the flat list.
         train: ``(leaves, batch) -> (leaves, meter)``; donates ``leaves``.
         evaluate: ``(leaves, batch) -> sums of the quantities over the batch's examples``.
+        probe: ``(leaves, batch, step) -> Probe``: a train step seen from inside, which changes
+            nothing.
     """
 
     graph: nnx.GraphDef
@@ -89,11 +94,20 @@ class Steps:
     treedef: Any
     train: jax.stages.Wrapped
     evaluate: jax.stages.Wrapped
+    probe: jax.stages.Wrapped
 
     def model(self, leaves: Leaves) -> nnx.Module:
         """The model with the parameters of a state, in evaluation mode."""
         state = jax.tree.unflatten(self.treedef, leaves)
         return nnx.merge(self.graph, state.eval_params, state.stats)
+
+    def forget_bad(self, leaves: Leaves) -> Leaves:
+        """The state as if no step since the last logged one had been non-finite."""
+        named = zip(self.names, leaves, strict=True)
+        return [
+            jax.device_put(np.int32(0), leaf.sharding) if name == "meter/bad" else leaf
+            for name, leaf in named
+        ]
 
 
 def make_steps(
@@ -104,6 +118,7 @@ def make_steps(
     config: Config,
     *,
     dt: int | None = None,
+    freeze: bool = False,
 ) -> Steps:
     """Builds the steps of a run; they compile at their first call.
 
@@ -114,6 +129,7 @@ def make_steps(
         mesh: devices; batches are split over its axis ``data``.
         config: dropout is drawn from its seed and the step's number.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
+        freeze: whether a non-finite step keeps the state as it is up to the next logged step.
 
     Returns:
         The steps and their initial state.
@@ -121,15 +137,15 @@ def make_steps(
     model.eval()
     eval_graph = nnx.graphdef(model)
     model.train()
-    train_graph, params, stats = nnx.split(model, nnx.Param, ...)
-    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    train_graph, params, stats = _split(model)
     meter = _empty_meter(task.quantities)
     ema = None if config.optim.ema is None else jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.int32(0), params, stats, optimizer.init(params), meter, ema)
     paths, treedef = jax.tree.flatten_with_path(state)
     jit = functools.partial(jax.jit, out_shardings=replicated(mesh))
     gradients = _in_parts(_gradients(train_graph, task), config.train.accumulate)
-    train_step = _train_step(gradients, task, optimizer, config)
+    train_step = _train_step(gradients, task, optimizer, config, freeze=freeze)
+    probe_step = _probe_step(train_graph, task, config)
     eval_step = _eval_step(eval_graph, task, dt)
 
     def train(leaves: Leaves, batch: Batch) -> tuple[Leaves, Meter]:
@@ -139,14 +155,25 @@ def make_steps(
     def evaluate(leaves: Leaves, batch: Batch) -> Measures:
         return eval_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
 
+    def probe(leaves: Leaves, batch: Batch, step: jax.Array) -> Probe:
+        return probe_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch), step)
+
+    compiler_options = _compiler_options(config, mesh)
     return Steps(
         graph=eval_graph,
         initial=jax.device_put([leaf for _, leaf in paths], replicated(mesh)),
         names=[jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths],
         treedef=treedef,
-        train=jit(train, donate_argnums=0, compiler_options=_compiler_options(config, mesh)),
+        train=jit(train, donate_argnums=0, compiler_options=compiler_options),
         evaluate=jit(evaluate),
+        probe=jit(probe, compiler_options=compiler_options),
     )
+
+
+def _split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
+    """Structure, parameters and what else the model carries, the latter as nested dictionaries."""
+    graph, params, stats = nnx.split(model, nnx.Param, ...)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
 def _compiler_options(config: Config, mesh: Mesh) -> dict[str, str]:
@@ -209,12 +236,17 @@ def _in_parts(gradients: Gradients, n: int) -> Gradients:
 
 
 def _train_step(
-    gradients: Gradients, task: Task, optimizer: optax.GradientTransformation, config: Config
+    gradients: Gradients,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    *,
+    freeze: bool,
 ) -> Callable[[TrainState, Batch], TrainState]:
     log_every, decay = config.train.log_every, config.optim.ema
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
-        dropout = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        dropout = _dropout_key(config, state.step)
         grads, stats, means = gradients(state.params, state.stats, batch, dropout)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(means["loss"]) & jnp.isfinite(grad_norm)
@@ -223,16 +255,40 @@ def _train_step(
         ema = None if decay is None else optax.incremental_update(params, state.ema, 1 - decay)
         new = {"params": params, "stats": stats, "opt_state": opt_state, "ema": ema}
         old = {name: getattr(state, name) for name in new}
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         start = jax.tree.map(
             lambda empty, value: jnp.where(state.step % log_every == 0, empty, value),
             _empty_meter(task.quantities),
             state.meter,
         )
         meter = _add(start, {**means, "grad_norm": grad_norm}, finite, state.step)
+        accepted = finite
+        if freeze:
+            frozen = start.bad > 0
+            accepted &= ~frozen
+            meter = jax.tree.map(lambda a, b: jnp.where(frozen, a, b), start, meter)
+        kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
         return TrainState(step=state.step + 1, meter=meter, **kept)
 
     return train_step
+
+
+def _dropout_key(config: Config, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(config.seed), step)
+
+
+def _probe_step(
+    graph: nnx.GraphDef, task: Task, config: Config
+) -> Callable[[TrainState, Batch, jax.Array], Probe]:
+    def probe_step(state: TrainState, batch: Batch, step: jax.Array) -> Probe:
+        model = nnx.merge(graph, state.params, state.stats)
+        calls = watch(model)
+        watched, params, stats = _split(model)
+        gradients = _in_parts(_gradients(watched, task), config.train.accumulate)
+        grads, _, means = gradients(params, stats, batch, _dropout_key(config, step))
+        batch = task.expand(batch)
+        return summarize_step(batch, task.inputs(batch), state.params, grads, means, calls)
+
+    return probe_step
 
 
 def _eval_step(

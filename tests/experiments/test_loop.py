@@ -12,14 +12,12 @@ from flax import nnx
 import s5jax
 from experiments import loop, plan
 from experiments.config import read_config
-from experiments.data import train_batches
 from experiments.errors import InterruptedRun, RunError, UsageError
 from experiments.evaluate import evaluate_run
 from experiments.loop import fit
 from experiments.metrics import read_rows
 from experiments.recipes import RECIPES, Recipe
 from experiments.results import read_results
-from experiments.tasks import get_task
 
 
 @pytest.fixture(scope="module")
@@ -219,37 +217,6 @@ def _at_call(n, number, function):
         return function(*args, **kwargs)
 
     return wrapped
-
-
-@pytest.fixture(scope="module")
-def with_bad_example(toy):
-    """A run in which the batch of step 8 is not finite, and that batch's indices."""
-    order = train_batches(get_task("toy")(toy().data), seed=0, batch_size=8)
-    indices = order[7]["index"].tolist()
-    return toy(data={"bad_index": indices[2]}), indices
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(with_bad_example, one_device, tmp_path):
-    config, indices = with_bad_example
-    with pytest.raises(RunError, match=r"Step 8: the loss is nan") as error:
-        fit(config, tmp_path / "run", mesh=one_device)
-    assert str(indices) in str(error.value)
-    assert (tmp_path / "run" / "checkpoints" / "6").is_dir()
-    assert max(row["step"] for row in read_rows(tmp_path / "run")) == 7
-    results = fit(config, tmp_path / "run", mesh=one_device, on_nan="skip")
-    assert results["steps"] == 12
-
-
-def test_a_loss_that_is_not_finite_can_be_left_out(with_bad_example, one_device, tmp_path, capsys):
-    config, indices = with_bad_example
-    results = fit(config, tmp_path / "run", mesh=one_device, on_nan="skip")
-    out = capsys.readouterr().out
-    assert "Step 8" in out
-    assert str(indices) in out
-    assert results["steps"] == 12
-    losses = {row["step"]: row["loss"] for row in read_rows(tmp_path / "run") if "loss" in row}
-    assert losses.pop(8) is None
-    assert np.isfinite(list(losses.values())).all()
 
 
 def test_plan_comes_before_the_first_step(toy, one_device, tmp_path, capsys):
