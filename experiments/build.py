@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from experiments.config import Config
 from experiments.data import eval_batches, hold, on_device, train_batches
 from experiments.errors import RunError, UsageError, blaming_options
+from experiments.mesh import own_rows
 from experiments.optim import group_labels, make_optimizer
 from experiments.steps import Leaves, Steps, make_steps
 from experiments.tasks import HERE, Batch, Files, Split, Task, get_task
@@ -37,12 +38,13 @@ class Setup(NamedTuple):
     rows: Callable[[Split], Batch | None]
     """All examples of a split, on the devices; None unless they are held there."""
 
-    def batches(self, split: Split) -> grain.MapDataset:
-        """The batches of a split on the host; there is no end to those that train."""
+    def batches(self, split: Split, rows: np.ndarray | None = None) -> grain.MapDataset:
+        """The batches of a split on the host, or some of their rows; for training without end."""
         train = self.config.train
         options: dict[str, Any] = {
             "seed": self.config.seed,
             "batch_size": train.batch_size,
+            "rows": rows,
             "indices_only": train.data == "device",
         }
         if split == "train":
@@ -51,7 +53,8 @@ class Setup(NamedTuple):
 
     def on_device(self, split: Split, *, start: int = 0) -> Iterator[Batch]:
         """The same on the devices, from any of them on."""
-        return on_device(self.batches(split), self.mesh, start=start, rows=self.rows(split))
+        batches = self.batches(split, own_rows(self.mesh, self.config.train.batch_size))
+        return on_device(batches, self.mesh, start=start, rows=self.rows(split))
 
 
 def prepare(

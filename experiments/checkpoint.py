@@ -1,8 +1,10 @@
-"""Checkpoints: the last two, the best, and the one to go back to."""
+"""Checkpoints: the last two, the best, and the one to go back to; written in the background."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import logging
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from experiments.distributed import from_main, is_main
 from experiments.errors import RunError
 from experiments.results import write_json
 from experiments.steps import Leaves
@@ -42,7 +45,8 @@ class Checkpoints:
     """The checkpoints of a run; a context manager.
 
     Beside each lie the checksums of its files, written last: a checkpoint without them, or with
-    others, is damaged and is not even opened.
+    others, is damaged and is not even opened. Of many processes all save and restore together, and
+    process 0 writes the checksums and judges by them.
 
     Args:
         folder: where they lie, one folder a step.
@@ -59,32 +63,62 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LastTwoAndBest(self),
             cleanup_tmp_directories=True,
-            enable_async_checkpointing=False,
+            single_host_load_and_broadcast=True,
+            # Else threads wait minutes for a folder that cannot be made, after the run has failed.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
+        logging.getLogger("absl").addFilter(_is_not_of_orbax)
         with _as_run_error(f"open the checkpoints in {folder}"):
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._manager = _Manager(self._folder, options=options)
+        self._background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._writing: tuple[int, concurrent.futures.Future[None]] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with contextlib.nullcontext() if kind is None else contextlib.suppress(RunError):
+                self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # has been told
+                self._manager.close()
+            self._background.shutdown()
 
     def save(self, step: int, leaves: Leaves) -> None:
-        """Writes a checkpoint, unless the step has one.
+        """Begins to write a checkpoint, unless the step has one; waits for the one before.
+
+        The arrays may be donated or changed as soon as this returns.
 
         Raises:
-            RunError: if it cannot be written.
+            RunError: if it, or the one before, cannot be written.
         """
+        self.wait()
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(
             arrays=ocp.args.StandardSave(dict(zip(self._names, leaves, strict=True))),
             progress=ocp.args.JsonSave(dataclasses.asdict(self.progress)),
         )
-        with _as_run_error(f"write the checkpoint of step {step}"):
+        with self._writing_errors(step):
             self._manager.save(step, args=items)
-            write_json(self._folder / str(step) / CHECKSUMS, self._checksums(step))
+        self._writing = step, self._background.submit(self._complete, step)
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is complete.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        if self._writing is not None:
+            (step, written), self._writing = self._writing, None
+            with self._writing_errors(step):
+                written.result()
+
+    def check(self) -> None:
+        """Raises a RunError if writing has failed by now."""
+        if self._writing is not None and self._writing[1].done():
+            self.wait()
 
     def restore(self, step: int) -> tuple[Leaves, Progress]:
         """Reads the checkpoint of a step.
@@ -92,6 +126,7 @@ class Checkpoints:
         Raises:
             RunError: if it cannot be read.
         """
+        self.wait()
         items = ocp.args.Composite(
             arrays=ocp.args.StandardRestore(self._like), progress=ocp.args.JsonRestore()
         )
@@ -115,16 +150,32 @@ class Checkpoints:
         Raises:
             RunError: if an intact checkpoint cannot be read.
         """
-        for step in self._manager.all_steps():
-            if until is not None and step > until:
-                self._manager.delete(step)
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            if self._is_intact(step):
-                leaves, self.progress = self.restore(step)
-                return step, leaves
+        self.wait()
+        steps = sorted(map(int, self._manager.all_steps()), reverse=True)
+        for step in [] if until is None else [step for step in steps if step > until]:
+            self._manager.delete(step)
+            steps.remove(step)
+        n_damaged = from_main(self._count_damaged(steps) if is_main() else 0)
+        for step in steps[:n_damaged]:
             report(f"The checkpoint of step {step} is damaged; going on from the one before.")
             self._manager.delete(step)
+        for step in steps[n_damaged:]:
+            leaves, self.progress = self.restore(step)
+            return step, leaves
         return None
+
+    def _complete(self, step: int) -> None:
+        """Waits for the files of a checkpoint, and adds the checksums."""
+        self._manager.wait_until_finished()
+        if is_main():
+            write_json(self._folder / str(step) / CHECKSUMS, self._checksums(step))
+
+    def _writing_errors(self, step: int) -> contextlib.AbstractContextManager[None]:
+        return _as_run_error(f"write the checkpoint of step {step} to {self._folder}")
+
+    def _count_damaged(self, steps: Sequence[int]) -> int:
+        """How many come before the first that is intact."""
+        return next((n for n, step in enumerate(steps) if self._is_intact(step)), len(steps))
 
     def _checksums(self, step: int) -> dict[str, int]:
         folder = self._folder / str(step)
@@ -143,6 +194,13 @@ class Checkpoints:
         return written == self._checksums(step)
 
 
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Leaves the question to the loop: JAX wants it asked with numbers that only rise."""
+        del step
+        return False
+
+
 class _LastTwoAndBest(preservation_policy.PreservationPolicy):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
@@ -157,10 +215,16 @@ class _LastTwoAndBest(preservation_policy.PreservationPolicy):
         return [checkpoint.step in keep for checkpoint in checkpoints]
 
 
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs what it also raises, with the stack of each of its threads."""
+    return "orbax" not in record.pathname
+
+
 @contextlib.contextmanager
 def _as_run_error(action: str) -> Generator[None]:
     """Whatever the storage raises becomes one sentence."""
     try:
         yield
     except Exception as error:
-        raise RunError(f"Could not {action}: {error}") from error
+        cause = str(error).partition("\n")[0]
+        raise RunError(f"Could not {action}: {cause or type(error).__name__}") from error

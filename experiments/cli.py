@@ -11,6 +11,7 @@ import jax
 import tyro
 
 from experiments.config import Config, OptimOptions, TrainOptions
+from experiments.distributed import connect
 from experiments.errors import UsageError, blaming_options, nearest
 from experiments.models import MODELS, ModelOptions
 from experiments.recipes import PRESETS, RECIPES, get_recipe
@@ -88,8 +89,29 @@ class TrainSelection(PlanSelection):
     checkpoint and go on from there with the batches after the bad one, three times at most."""
     deterministic: Switch = False
     """The same numbers each time on an accelerator, too; slower there."""
+    distributed: Switch = False
+    """Run on many processes, as SLURM, Open MPI, Kubernetes or Cloud TPU start them."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """With --distributed started by hand: where process 0 listens."""
+    processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """With --distributed started by hand: how many processes there are."""
+    process: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    """With --distributed started by hand: which one this is, from 0 to N - 1."""
     print_config: Switch = False
     """Print the configuration as JSON and leave."""
+
+    def connect(self) -> None:
+        """Joins the other processes, if there are any.
+
+        Raises:
+            UsageError: if the flags do not say which.
+            RunError: if they cannot be reached.
+        """
+        by_hand = (self.coordinator, self.processes, self.process)
+        if self.distributed:
+            connect(*by_hand)
+        elif by_hand != (None, None, None):
+            raise UsageError("--coordinator, --processes and --process need --distributed.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,6 +196,8 @@ def parse_train(args: Sequence[str]) -> TrainFlags:
     def defaults(selection: TrainSelection) -> TrainFlags:
         if selection.deterministic:
             use_deterministic_operations()
+        if not _wants_help(args):
+            selection.connect()
         return TrainFlags(task=selection.task, **_sections(selection))
 
     return _parse(
@@ -235,7 +259,7 @@ def _parse(
         f"{description}\n\nTasks: {', '.join(TASKS)}\n\nModels: {', '.join(MODELS)}\n\n"
         f"Presets:\n{presets}\n\nExample: {example}\n\n"
     )
-    wants_help = any(arg in HELP for arg in args)
+    wants_help = _wants_help(args)
     selecting = [arg for arg in args if arg not in HELP]
     read = functools.partial(
         tyro.cli, prog=prog, use_underscores=True, return_unknown_args=True, description=text
@@ -249,6 +273,10 @@ def _parse(
     if unknown:
         raise UsageError(_explain_unknown(unknown[0], default))
     return flags
+
+
+def _wants_help(args: Sequence[str]) -> bool:
+    return any(arg in HELP for arg in args)
 
 
 def _explain_unknown(arg: str, flags: object) -> str:

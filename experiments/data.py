@@ -33,11 +33,19 @@ class _Batches:
     """
 
     def __init__(
-        self, task: Task, split: Split, *, seed: int, size: int, indices_only: bool = False
+        self,
+        task: Task,
+        split: Split,
+        *,
+        seed: int,
+        size: int,
+        rows: np.ndarray | None = None,
+        indices_only: bool = False,
     ) -> None:
         with blaming_options():
             self.source = task.source(split, seed=seed)
         self._seed, self._size, self._shuffled = seed, size, split == "train"
+        self._rows = np.arange(size) if rows is None else rows
         self._indices_only = indices_only
         self._epoch_order = functools.lru_cache(maxsize=2)(self._draw_order)
 
@@ -50,6 +58,14 @@ class _Batches:
             epoch, position = divmod(index, len(self.source) // self._size)
         start = position * self._size
         indices = self._epoch_order(epoch)[start : start + self._size]
+        if self._shuffled:
+            return self._read(indices[self._rows], epoch)
+        wanted = np.resize(indices, self._size)[self._rows]
+        examples, places = np.unique(wanted, return_inverse=True)
+        batch = {name: column[places] for name, column in self._read(examples, epoch).items()}
+        return {**batch, "mask": self._rows < len(indices)}
+
+    def _read(self, indices: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
         with blaming_options():
             columns = {} if self._indices_only else self.source.batch(indices, epoch=epoch)
         epochs = np.full(len(indices), epoch, np.int32)
@@ -63,32 +79,39 @@ class _Batches:
 
 
 def train_batches(
-    task: Task, *, seed: int, batch_size: int, indices_only: bool = False
+    task: Task,
+    *,
+    seed: int,
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    indices_only: bool = False,
 ) -> grain.MapDataset:
     """An endless dataset whose element ``k`` is the batch of step ``k``.
 
     Every epoch has another order, unless the task's is its own; the ragged rest of an epoch is
-    dropped. ``indices_only`` leaves out all columns but ``index`` and ``epoch``.
+    dropped. Of each batch only ``rows`` are read, by default all. ``indices_only`` leaves out all
+    columns but ``index`` and ``epoch``.
     """
-    batches = _Batches(task, "train", seed=seed, size=batch_size, indices_only=indices_only)
+    batches = _Batches(
+        task, "train", seed=seed, size=batch_size, rows=rows, indices_only=indices_only
+    )
     return grain.MapDataset.source(batches)
 
 
 def eval_batches(
-    task: Task, split: Split, *, seed: int, batch_size: int, indices_only: bool = False
+    task: Task,
+    split: Split,
+    *,
+    seed: int,
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    indices_only: bool = False,
 ) -> grain.MapDataset:
-    """Every example of a split once; ``mask`` is False in the padding of the last batch."""
-
-    def pad(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        n = len(batch["index"])
-        padded = {
-            name: np.concatenate([value, np.repeat(value[:1], batch_size - n, axis=0)])
-            for name, value in batch.items()
-        }
-        return {**padded, "mask": np.arange(batch_size) < n}
-
-    batches = _Batches(task, split, seed=seed, size=batch_size, indices_only=indices_only)
-    return grain.MapDataset.source(batches).map(pad)
+    """Every example of a split once; ``mask`` is False where the last batch repeats some."""
+    batches = _Batches(
+        task, split, seed=seed, size=batch_size, rows=rows, indices_only=indices_only
+    )
+    return grain.MapDataset.source(batches)
 
 
 def on_device(
@@ -97,7 +120,7 @@ def on_device(
     """Reads batches in threads and sends them ahead, while the devices compute.
 
     Args:
-        dataset: batches.
+        dataset: batches, of which a process reads the rows that its devices hold.
         mesh: devices; examples are split over its axis ``data``.
         start: the first batch to read.
         rows: what :func:`hold` gave; it then comes with each batch, from which the steps take it.
@@ -109,13 +132,15 @@ def on_device(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     batches = iter(dataset[start:].to_iter_dataset(options))
     held = {} if rows is None else {"rows": rows}
-    return _ahead({**jax.device_put(batch, by_example(mesh)), **held} for batch in batches)
+    send = functools.partial(jax.make_array_from_process_local_data, by_example(mesh))
+    return _ahead({**send(batch), **held} for batch in batches)
 
 
 def hold(task: Task, split: Split, mesh: Mesh, *, seed: int) -> Batch:
     """Sends all examples of a split to every device."""
     source = task.source(split, seed=seed)
-    return jax.device_put(source.batch(np.arange(len(source)), epoch=0), replicated(mesh))
+    columns = source.batch(np.arange(len(source)), epoch=0)
+    return jax.make_array_from_process_local_data(replicated(mesh), columns)
 
 
 def _ahead(batches: Iterable[Batch], n: int = 2) -> Iterator[Batch]:
@@ -149,7 +174,7 @@ def sample(task: Task, split: Split, *, seed: int, n: int) -> dict[str, np.ndarr
         )
     batch = jax.device_get(jax.jit(task.expand)(batches[0]))
     batch["indice"] = batch.pop("index")
-    return {f"{name}s": value for name, value in batch.items() if name != "epoch"}
+    return {f"{name}s": value for name, value in batch.items() if name not in ("epoch", "mask")}
 
 
 def main() -> None:

@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from experiments.config import TrainOptions
+from experiments.distributed import is_main
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Shows the progress of a run; a context manager.
+    """Shows the progress of a run, in process 0; a context manager.
 
     Args:
         options: length of the run and size of its batches.
@@ -21,11 +22,12 @@ class Display:
 
     def __init__(self, options: TrainOptions, *, step: int) -> None:
         self.steps, self.batch_size = options.steps, options.batch_size
-        self.console = Console(soft_wrap=True, highlight=False, markup=False)
+        self.console = Console(soft_wrap=True, highlight=False, markup=False, quiet=not is_main())
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
         self._bar = Progress(*columns, console=self.console)
         self._bar_task = self._bar.add_task("", total=self.steps, completed=step, text="")
-        self._has_bar = self.console.is_terminal or self.console.is_jupyter
+        is_live = self.console.is_terminal or self.console.is_jupyter
+        self._has_bar = is_live and not self.console.quiet
         self._line_at = -SECONDS_BETWEEN_LINES
         self.restart_clock(step)
 

@@ -2,9 +2,13 @@
 
 import contextlib
 import difflib
+import os
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+import jax
 
 T = TypeVar("T")
 
@@ -86,7 +90,8 @@ def run_command(command: Callable[[], None]) -> None:
     except (RunError, OSError) as error:
         _leave(error, 1)
     except InterruptedRun as error:
-        _leave(error, error.exit_code)
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt:
         _leave("Interrupted before the first step.", 130)
 
@@ -99,6 +104,14 @@ def _check(
             raise ValueError(f"{type(options).__name__}: `{name}` must {rule}; got {value!r}.")
 
 
-def _leave(message: object, code: int) -> None:
-    print(message, file=sys.stderr)
+def _leave(message: object, code: int) -> NoReturn:
+    """Ends a failed command.
+
+    One of many processes goes without JAX's good-bye, for which all the others would have to come:
+    they notice. Process 0, without which they cannot be, lets them speak first.
+    """
+    print(message, file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        time.sleep(1 if jax.process_index() == 0 else 0)
+        os._exit(code)
     raise SystemExit(code)

@@ -25,6 +25,13 @@ from experiments.build import Setup, evaluate, prepare
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config, differences, read_config
 from experiments.display import Display
+from experiments.distributed import (
+    check_processes,
+    is_main,
+    noticing_lost_processes,
+    say,
+    wait_for_all,
+)
 from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
 from experiments.interrupts import Interrupts
 from experiments.mesh import make_mesh
@@ -76,19 +83,22 @@ def fit(
     refuse_another_run(workdir, config)
     results = read_results(workdir)
     if results is not None:
-        print(f"This run is finished.\n{describe(results)}")
+        say(f"This run is finished.\n{describe(results)}")
         return results
     batch_size, parts = config.train.batch_size, config.train.accumulate
     mesh = mesh or make_mesh(None, batch_size=batch_size, parts=parts)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(noticing_lost_processes())
+        check_processes(mesh, f"{config.to_json()} {workdir} {on_nan}")
         interrupts = stack.enter_context(Interrupts())
         setup = prepare(config, mesh, files=files, freeze=on_nan != "skip")
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", config.to_dict())
+        if is_main():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "config.json", config.to_dict())
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", setup.steps.names, setup.steps.initial)
         )
-        step, leaves = checkpoints.restore_newest(print) or (0, setup.steps.initial)
+        step, leaves = checkpoints.restore_newest(say) or (0, setup.steps.initial)
         if on_nan != "skip":
             leaves = setup.steps.forget_bad(leaves)
         log = stack.enter_context(MetricsLog(workdir, step=step))
@@ -166,6 +176,7 @@ class _Run:
             self.leaves, self.meter = train_step(self.leaves, next(self.batches))
             self.step += 1
             self.display.advance()
+            self.checkpoints.check()
             logs = self.due(options.log_every)
             saves = self.due(options.checkpoint_every) or self.due(options.eval_every)
             if logs or (saves and self.on_nan != "skip"):
@@ -289,10 +300,12 @@ class _Run:
 
     def heed_interrupts(self) -> None:
         """Ends the run with a checkpoint if a signal has come."""
-        if self.interrupts.received is not None:
+        signal_number = self.interrupts.heed()
+        if signal_number is not None:
             if not self.awaits_look:
                 self.save()
-            raise InterruptedRun(self.interrupts.received, self.workdir)
+            self.checkpoints.wait()
+            raise InterruptedRun(signal_number, self.workdir)
 
     def finish(self) -> Results:
         """Tests the best parameters, once, and writes what remains of the run."""
@@ -300,8 +313,6 @@ class _Run:
         assert best is not None, "the last step is always evaluated"
         leaves, _ = self.checkpoints.restore(best["step"])
         test = evaluate(self.setup, leaves, "test", between=self.heed_interrupts)
-        s5jax.save(self.setup.steps.model(leaves), self.workdir / "model")
-        plot_learning_curves(self.workdir, metric=self.setup.task.metric)
         results = {
             "task": config.task,
             "model": config.model.name,
@@ -318,6 +329,10 @@ class _Run:
             "device": device_name(self.setup.mesh),
             **environment(),
         }
-        write_json(self.workdir / "results.json", results)
+        if is_main():
+            s5jax.save(self.setup.steps.model(leaves), self.workdir / "model")
+            plot_learning_curves(self.workdir, metric=self.setup.task.metric)
+            write_json(self.workdir / "results.json", results)
+        wait_for_all()
         self.display.report(describe(results))
         return results

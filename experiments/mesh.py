@@ -1,9 +1,11 @@
 """Devices: which ones, and how a batch lies on them."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.errors import UsageError
@@ -52,3 +54,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_example(mesh: Mesh) -> NamedSharding:
     """Each device holds its share of the examples: batches."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which examples of a batch the devices of this process hold, in ascending order."""
+    rows = np.arange(batch_size)
+    places = by_example(mesh).addressable_devices_indices_map(rows.shape).values()
+    return np.unique(np.concatenate([rows[place] for place in places if place is not None]))
+
+
+def replicate(arrays: Any, mesh: Mesh) -> Any:
+    """Sends the arrays of process 0 to every device of all processes."""
+    if jax.process_count() > 1:
+        arrays = multihost_utils.broadcast_one_to_all(arrays)
+    return jax.make_array_from_process_local_data(replicated(mesh), arrays)

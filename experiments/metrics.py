@@ -1,5 +1,6 @@
 """The record of a run: ``metrics.jsonl``, and TensorBoard events beside it."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from experiments.distributed import is_main
+from experiments.errors import RunError
 from experiments.steps import Meter
 from experiments.tasks import Task
 
@@ -27,7 +30,7 @@ def read_rows(workdir: Path) -> list[Row]:
 
 
 class MetricsLog:
-    """Writes the rows of a run; a context manager.
+    """Writes the rows of a run, in process 0; a context manager.
 
     A checkpoint is written after the training row of its step and before the evaluation, so what
     belongs to the past of a restored step is: earlier rows, and its own training row. The others
@@ -39,10 +42,12 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, *, step: int) -> None:
-        self._workdir = workdir
+        self._workdir, self._writes = workdir, is_main()
         self._open(step)
 
     def _open(self, step: int) -> None:
+        if not self._writes:
+            return
         rows = read_rows(self._workdir)
         past = [
             row for row in rows if row["step"] < step or (row["step"] == step and "loss" in row)
@@ -58,8 +63,10 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            with contextlib.suppress(OSError):  # has been told
+                self._file.close()
+            self._events.close()
 
     def go_back(self, step: int) -> None:
         """Does what a new start from a step does."""
@@ -67,8 +74,17 @@ class MetricsLog:
         self._open(step)
 
     def write(self, row: Row, **timing: float) -> None:
-        """Adds a row; ``timing`` goes to TensorBoard only, as it differs from run to run."""
-        self._file.write(_line(row))
+        """Adds a row; ``timing`` goes to TensorBoard only, as it differs from run to run.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        if not self._writes:
+            return
+        try:
+            self._file.write(_line(row))
+        except OSError as error:
+            raise RunError(f"Could not write to {self._file.name}: {error}") from error
         for name, value in {**row, **timing}.items():
             if name != "step" and value is not None:
                 tag = name.replace("validation_", "validation/")

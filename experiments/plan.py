@@ -43,7 +43,7 @@ def plan(
     compiled = setup.steps.train.lower(leaves, batch).compile()
     memory: Any = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    available = memory_of(setup.mesh.devices.flat[0])
+    available = memory_of(setup.mesh.local_devices[0])
     if needed > available:
         raise RunError(
             f"A step of {setup.config.train.batch_size} examples needs {_size(needed)} per device, "

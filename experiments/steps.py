@@ -30,7 +30,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from experiments.config import Config
-from experiments.mesh import replicated
+from experiments.mesh import replicate, replicated
 from experiments.tasks import Batch, Task, decimate
 from experiments.watch import Probe, summarize_step, watch
 
@@ -161,7 +161,7 @@ def make_steps(
     compiler_options = _compiler_options(config, mesh)
     return Steps(
         graph=eval_graph,
-        initial=jax.device_put([leaf for _, leaf in paths], replicated(mesh)),
+        initial=replicate([leaf for _, leaf in paths], mesh),
         names=[jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths],
         treedef=treedef,
         train=jit(train, donate_argnums=0, compiler_options=compiler_options),

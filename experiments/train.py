@@ -6,6 +6,7 @@ import jax
 
 from experiments.cli import parse_train
 from experiments.compilation import keep_compiled
+from experiments.distributed import say
 from experiments.errors import run_command
 from experiments.loop import fit
 from experiments.mesh import make_mesh
@@ -18,7 +19,7 @@ def main() -> None:
     flags = parse_train(sys.argv[1:])
     config = flags.config()
     if flags.print_config:
-        print(config.to_json(), end="")
+        say(config.to_json().rstrip("\n"))
         return
     batch_size, parts = config.train.batch_size, config.train.accumulate
     mesh = make_mesh(flags.mesh, batch_size=batch_size, parts=parts)
@@ -26,7 +27,7 @@ def main() -> None:
     workdir = flags.workdir or f"runs/{name}"
     device = jax.default_backend()
     why = f" (preset for {device}, as --preset is not given)" if flags.preset is None else ""
-    print(f"Run {name}{why} in {workdir}\n{describe_changes(config)}", flush=True)
+    say(f"Run {name}{why} in {workdir}\n{describe_changes(config)}")
     fit(config, workdir, mesh=mesh, on_nan=flags.on_nan, files=flags.files())
 
 

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from flax import nnx
 
 import s5jax
-from experiments import loop, plan
+from experiments import checkpoint, loop, plan
 from experiments.config import read_config
 from experiments.errors import InterruptedRun, RunError, UsageError
 from experiments.evaluate import evaluate_run
@@ -167,6 +168,33 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(finished, copy, to
         file.write('{"step": 13, "los')
     fit(toy(), copy, mesh=one_device)
     assert record(copy) == record(finished)
+
+
+def test_what_a_kill_leaves_behind_is_enough(finished, toy, one_device, tmp_path, monkeypatch):
+    """Copies of the folder between two steps, and before a checkpoint gets its checksums."""
+
+    def copy_folder(name):
+        subprocess.run(["cp", "-r", tmp_path / "run", tmp_path / name], check=False)
+
+    def advance(display):
+        shown.append(None)
+        if len(shown) in (2, 8):
+            copy_folder(f"step{len(shown)}")
+        advance_display(display)
+
+    def write_json(path, values):
+        if path.parent.name == "6":
+            copy_folder("writing")
+        write_checksums(path, values)
+
+    shown, advance_display, write_checksums = [], loop.Display.advance, checkpoint.write_json
+    monkeypatch.setattr(loop.Display, "advance", advance)
+    monkeypatch.setattr(checkpoint, "write_json", write_json)
+    fit(toy(), tmp_path / "run", mesh=one_device)
+    monkeypatch.undo()
+    for name in ("run", "step2", "step8", "writing"):
+        fit(toy(), tmp_path / name, mesh=one_device)
+        assert record(tmp_path / name) == record(finished)
 
 
 SLOW = pytest.mark.slow

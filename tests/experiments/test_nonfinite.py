@@ -282,10 +282,12 @@ def test_the_checkpoint_to_go_back_to_outlives_those_of_signals(tmp_path):
         checkpoints.progress.due = 4
         for step in (4, 5, 6, 7):
             checkpoints.save(step, [jnp.full(2, step)])
+        checkpoints.wait()
         assert on_disk() == [4, 6, 7]
         step, leaves = checkpoints.restore_newest(print, until=4)
         assert (step, leaves[0].tolist(), on_disk()) == (4, [4, 4], [4])
         checkpoints.save(5, leaves)
+        checkpoints.wait()
         assert on_disk() == [4, 5]
 
 
