@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from experiments.distributed import from_main, is_main
-from experiments.errors import RunError
+from experiments.errors import RunError, shorten
 from experiments.results import write_json
 from experiments.steps import Leaves
 
@@ -131,9 +131,12 @@ class Checkpoints:
             arrays=ocp.args.StandardRestore(self._like), progress=ocp.args.JsonRestore()
         )
         with _as_run_error(f"read the checkpoint of step {step}"):
+            self._check_arrays(step)
             restored = self._manager.restore(step, args=items)
-        leaves = [restored["arrays"][name] for name in self._names]
-        return leaves, Progress(**restored["progress"])
+            if (held := int(restored["arrays"].get("step", step))) != step:
+                raise ValueError(f"it is that of step {held}, so give its folder that name")
+            leaves = [restored["arrays"][name] for name in self._names]
+            return leaves, Progress(**restored["progress"])
 
     def restore_newest(
         self, report: Callable[[str], None], *, until: int | None = None
@@ -177,6 +180,18 @@ class Checkpoints:
         """How many come before the first that is intact."""
         return next((n for n, step in enumerate(steps) if self._is_intact(step)), len(steps))
 
+    def _check_arrays(self, step: int) -> None:
+        """Orbax would convert numbers, and leave threads behind where a shape does not fit."""
+        folder = self._folder / str(step) / "arrays"
+        found = ocp.StandardCheckpointHandler().metadata(folder).tree  # ty: ignore[invalid-argument-type]
+        for name, like in self._like.items():
+            held = found[name]
+            if (held.shape, held.dtype) != (like.shape, like.dtype):
+                raise ValueError(
+                    f"`{name}` is {held.dtype} of shape {held.shape}, not {like.dtype} of "
+                    f"{like.shape}"
+                )
+
     def _checksums(self, step: int) -> dict[str, int]:
         folder = self._folder / str(step)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -189,7 +204,7 @@ class Checkpoints:
     def _is_intact(self, step: int) -> bool:
         try:
             written = json.loads((self._folder / str(step) / CHECKSUMS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         return written == self._checksums(step)
 
@@ -226,5 +241,5 @@ def _as_run_error(action: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        cause = str(error).partition("\n")[0]
-        raise RunError(f"Could not {action}: {cause or type(error).__name__}") from error
+        cause = shorten(str(error).partition("\n")[0], 2000) or type(error).__name__
+        raise RunError(f"Could not {action}: {cause}") from error

@@ -23,6 +23,7 @@ MeshSpec = Annotated[str | None, tyro.conf.arg(metavar="data=N")]
 Chosen = TypeVar("Chosen", bound="Selection")
 Flags = TypeVar("Flags")
 HELP = ("-h", "--help")
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,8 @@ class TrainSelection(PlanSelection):
     """At a non-finite loss or gradient: end the run, leave the step out, or go back to the last
     checkpoint and go on from there with the batches after the bad one, three times at most."""
     deterministic: Switch = False
-    """The same numbers each time on an accelerator, too; slower there."""
+    """The same numbers each time on a GPU, too: no operations whose order varies, and no kernels
+    chosen by timing them; slower there. On a CPU they are the same without it."""
     distributed: Switch = False
     """Run on many processes, as SLURM, Open MPI, Kubernetes or Cloud TPU start them."""
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
@@ -235,9 +237,16 @@ def parse_sample(args: Sequence[str]) -> SampleFlags:
 
 
 def use_deterministic_operations() -> None:
-    """Asks XLA for reproducible results on accelerators; before the first use of a device."""
+    """Asks XLA for reproducible results on GPUs; before the first use of a device.
+
+    The first flag excludes sums in any order (atomic scatters, some matrix products) and takes the
+    first kernel that fits; the second stops timing kernels to choose the fastest.
+
+    References:
+        https://openxla.org/xla/determinism and https://github.com/openxla/xla/pull/12520.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 
 def _sections(selection: Selection) -> dict[str, Any]:

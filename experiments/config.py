@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -16,8 +18,10 @@ from experiments.errors import (
     check_share,
     nearest,
     pick,
+    shorten,
 )
 from experiments.models import MODELS, ModelOptions
+from experiments.results import parse_json, read_json
 from experiments.tasks import DataOptions, get_task
 
 OptConfig = Literal[
@@ -159,18 +163,22 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Reads ``config.json``.
+        """Reads what ``to_json`` wrote.
 
         Raises:
             UsageError: if a field is unknown, missing, or of another type.
         """
         try:
-            values = json.loads(text)
+            return cls.from_dict(parse_json(text))
         except ValueError as error:
-            raise UsageError(f"The configuration is not JSON: {error}.") from None
+            raise UsageError(f"The configuration cannot be read: {shorten(error)}") from None
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Config":
+        """Reads what ``to_dict`` gave; see `from_json`."""
         if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
             raise UsageError("The configuration must be an object with a section `model`.")
-        model = dict(values["model"])
+        values, model = dict(values), dict(values["model"])
         sections = {
             "data": get_task(str(values.get("task"))).options_type,
             "model": pick("model", str(model.pop("name", None)), MODELS),
@@ -192,7 +200,13 @@ def read_config(workdir: Path) -> Config:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise UsageError(f"No run in {workdir}: {path} does not exist.")
-    return Config.from_json(path.read_text(encoding="utf-8"))
+    values = read_json(path)
+    if isinstance(values, dict):
+        values.pop("environment", None)  # where it ran decides no field
+    try:
+        return Config.from_dict(values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {shorten(error)}") from None
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -217,7 +231,7 @@ def _read(section: type[Section], values: object, where: str) -> Section:
     if isinstance(values, section):
         return values
     if not isinstance(values, Mapping):
-        raise UsageError(f"`{where}` must be an object; got {values!r}.")
+        raise UsageError(f"`{where}` must be an object; got {reprlib.repr(values)}.")
     hints = typing.get_type_hints(section)
     names = [field.name for field in dataclasses.fields(section)]  # ty: ignore[invalid-argument-type]
     for name in values:
@@ -238,16 +252,22 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal and value in arguments:
         return value
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list) and len(value) == _length(arguments, value):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is types.UnionType and type(None) in arguments:
         return None if value is None else _convert(arguments[0], value, where)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True):
-        if not (kind is int and isinstance(value, bool)):
-            return value
+    if kind is int and type(value) is int and abs(value) < 2**63:
+        return value
+    if kind not in (int, float) and isinstance(kind, type) and isinstance(value, kind):
+        return value
     name = (
         " | ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", kind)
     )
-    raise UsageError(f"`{where}` must be {name}; got {value!r}.")
+    raise UsageError(f"`{where}` must be {name}; got {reprlib.repr(value)}.")
+
+
+def _length(arguments: tuple[Any, ...], value: list[Any]) -> int:
+    """How many items a tuple has that is annotated so; any number if the last argument is "..."."""
+    return len(value) if arguments[-1] is ... else len(arguments)

@@ -6,11 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import jax
 
 T = TypeVar("T")
+EXPANSION = 100
 
 
 class UsageError(ValueError):
@@ -79,6 +81,54 @@ def blaming_options() -> Generator[None]:
         yield
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def blaming_file(path: object, kind: str) -> Generator[None]:
+    """Whatever a library raises about a file becomes one sentence that names it, a UsageError.
+
+    What the operating system says of a file, for instance that it may not be read, stays.
+
+    Args:
+        path: the file.
+        kind: what it should be, as in "FILE is no table of numbers".
+    """
+    try:
+        yield
+    except (UsageError, RunError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        said = shorten(error) or type(error).__name__
+        raise UsageError(
+            f"{path} is no {kind}, or is damaged: {said.removesuffix('.')}."
+        ) from error
+
+
+def check_expansion(path: Path, size: int, expanded: int) -> None:
+    """Refuses what takes the memory of a machine, made so on purpose or by a mistake.
+
+    Args:
+        path: the file or folder.
+        size: its bytes on disk.
+        expanded: its bytes in memory, unpacked or padded.
+
+    Raises:
+        UsageError: if these are more than a hundred times as many, beyond the first 16 MiB.
+    """
+    if expanded > EXPANSION * size + 2**24:
+        raise UsageError(
+            f"{path} has {size:,} bytes and would take {expanded:,} in memory, more than "
+            f"{EXPANSION} times as many: no such file is read. Write it without compression if it "
+            "is yours, and sequences of like length."
+        )
+
+
+def shorten(value: object, size: int = 300) -> str:
+    """A value as one line that is not too long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= size else f"{text[:size]} ..."
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -41,7 +41,7 @@ from experiments.optim import make_schedule
 from experiments.plan import plan
 from experiments.plot import plot_learning_curves
 from experiments.recipes import RECIPES
-from experiments.results import Results, device_name, environment, read_results, write_json
+from experiments.results import Results, describe_move, environment, read_results, write_json
 from experiments.steps import Leaves, Meter
 from experiments.tasks import HERE, Batch, Files
 
@@ -94,7 +94,10 @@ def fit(
         setup = prepare(config, mesh, files=files, freeze=on_nan != "skip")
         if is_main():
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / "config.json", config.to_dict())
+            here = environment(mesh)
+            if moved := describe_move(workdir, here):
+                say(moved)
+            write_json(workdir / "config.json", {**config.to_dict(), "environment": here})
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", setup.steps.names, setup.steps.initial)
         )
@@ -326,8 +329,7 @@ class _Run:
             "validation": {name: best[name] for name in test},
             "test": test,
             "wall_s": round(time.monotonic() - self.started, 1),
-            "device": device_name(self.setup.mesh),
-            **environment(),
+            **environment(self.setup.mesh),
         }
         if is_main():
             s5jax.save(self.setup.steps.model(leaves), self.workdir / "model")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from experiments.distributed import is_main
-from experiments.errors import RunError
+from experiments.errors import RunError, UsageError, shorten
+from experiments.results import MAX_JSON, parse_json
 from experiments.steps import Meter
 from experiments.tasks import Task
 
@@ -18,15 +20,31 @@ Row = dict[str, Any]
 
 
 def read_rows(workdir: Path) -> list[Row]:
-    """The rows of ``metrics.jsonl``; a row that was being written when the run died is left out."""
-    path = workdir / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """The rows of ``metrics.jsonl``; a row that was being written when the run died is left out.
+
+    Raises:
+        UsageError: if another line is no row.
+    """
+    return list(_rows(workdir / "metrics.jsonl"))
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_JSON), b""), start=1):
+            try:
+                row = parse_json(line.decode())
+                if not isinstance(row["step"], int) or not all(map(_is_number, row.values())):
+                    raise ValueError(f"got {line[:80]!r}")
+            except (ValueError, TypeError, KeyError) as error:
+                if not line.endswith(b"\n") and len(line) < MAX_JSON:
+                    return
+                raise UsageError(
+                    f"{path}, line {number}: no row of a run ({shorten(error)}). Delete the line; "
+                    "the run goes on without it."
+                ) from None
+            yield row
 
 
 class MetricsLog:
@@ -48,13 +66,12 @@ class MetricsLog:
     def _open(self, step: int) -> None:
         if not self._writes:
             return
-        rows = read_rows(self._workdir)
-        past = [
-            row for row in rows if row["step"] < step or (row["step"] == step and "loss" in row)
-        ]
         path = self._workdir / "metrics.jsonl"
         shorter = self._workdir / "metrics.jsonl.tmp"
-        shorter.write_text("".join(map(_line, past)), encoding="utf-8")
+        with shorter.open("w", encoding="utf-8") as file:
+            for row in _rows(path):
+                if row["step"] < step or (row["step"] == step and "loss" in row):
+                    file.write(_line(row))
         shorter.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._events = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step + 1)
@@ -119,6 +136,10 @@ def summarize(meter: Meter, task: Task) -> tuple[Row, BadSteps | None]:
         row = {**task.report(means), "grad_norm": float(means["grad_norm"])}
     first = {name: value.item() for name, value in meter.first_bad.items()}
     return row, BadSteps(int(meter.bad), **first) if meter.bad else None
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, float | int)
 
 
 def _line(row: Row) -> str:

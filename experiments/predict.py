@@ -15,7 +15,7 @@ from flax import nnx
 
 from experiments.cli import FileFlags
 from experiments.compilation import keep_compiled
-from experiments.errors import UsageError, blaming_options, pick, run_command
+from experiments.errors import UsageError, blaming_file, blaming_options, pick, run_command
 from experiments.evaluate import load_run
 from experiments.tasks import HERE, Batch, Files, Task, get_task
 
@@ -94,20 +94,33 @@ def compute_outputs(
     def compute(state: nnx.State, batch: Batch) -> jax.Array:
         return nnx.merge(graph, state)(**task.inputs(batch))
 
-    n = min((len(column) for column in columns.values()), default=0)
+    sizes = {name: len(column) for name, column in columns.items()}
+    n = min(sizes.values(), default=0)
     if n == 0:
         raise UsageError("The file holds no example.")
+    if max(sizes.values()) != n:
+        raise UsageError(f"The file must hold equally many rows of each column; got {sizes}.")
     columns = {"index": np.arange(n, dtype=np.int32), "epoch": np.zeros(n, np.int32), **columns}
     outputs = []
     for start in range(0, n, batch_size):
         batch = {name: column[start : start + batch_size] for name, column in columns.items()}
+        if start == 0:
+            _check_fit(compute, state, batch)
+        outputs.append(np.asarray(compute(state, batch), np.float32))
+    return np.concatenate(outputs)
+
+
+def _check_fit(compute: Callable[..., jax.Array], state: nnx.State, batch: Batch) -> None:
+    """Asks for shapes only, so that what does not fit is the fault of the file."""
+    with blaming_file("The file", "set of examples for this model"):
         try:
-            outputs.append(np.asarray(compute(state, batch), np.float32))
+            shape = jax.eval_shape(compute, state, batch).shape
         except KeyError as missing:
             raise UsageError(
-                f"The file lacks the column {missing}; it has {', '.join(columns)}."
+                f"The file lacks the column {missing}; it has {', '.join(batch)}."
             ) from None
-    return np.concatenate(outputs)
+        if shape[0] != len(batch["index"]):
+            raise ValueError(f"{len(batch['index'])} examples become {shape[0]}")
 
 
 def _rows(

@@ -4,6 +4,7 @@ Through tensorflow-datasets and its checksums, without TensorFlow: the files are
 images handed over as PNG bytes.
 """
 
+import re
 import shutil
 import tempfile
 import urllib.error
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from experiments.errors import RunError, UsageError, pick
+from experiments.errors import RunError, UsageError, blaming_file, pick
 from experiments.published_files import Entry, Splits, read_cifar10, read_imdb, read_mnist, walk
 
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -133,8 +134,7 @@ def prepare_copies(files: Copied, data_dir: Path, source: Path | None) -> None:
     for name, open_file in walk(source, source.name):
         base = PurePosixPath(name).name
         if base in files.names:
-            with open_file() as file:
-                _copy(file, folder / base)
+            _copy(source, open_file, folder / base)
             copied.append(base)
     if absent := [name for name in files.names if name not in copied]:
         raise UsageError(f"{source} does not hold {', '.join(absent)}.")
@@ -152,22 +152,21 @@ def prepare_speech(data_dir: Path, source: Path | None) -> None:
     n = 0
     for name, open_file in walk(source, source.name):
         path = PurePosixPath(name)
-        is_clip = path.suffix == ".wav" and path.parent.name != "_background_noise_"
+        is_clip = path.suffix == ".wav" and re.fullmatch("[a-z]+", path.parent.name) is not None
         if is_clip or path.name in ("validation_list.txt", "testing_list.txt"):
             to = folder / path.parent.name / path.name if is_clip else folder / path.name
             _folder(to.parent)
-            with open_file() as file:
-                _copy(file, to)
+            _copy(source, open_file, to)
             n += is_clip
     if n == 0:
         raise UsageError(f"{source} does not hold WORD/*.wav files.")
     print(f"Wrote {folder}: {n:,} clips.")
 
 
-def _copy(file: IO[bytes], to: Path) -> None:
+def _copy(source: Path, open_file: Callable[[], IO[bytes]], to: Path) -> None:
     """Writes a file in one piece."""
     part = to.with_name(f"{to.name}.part")
-    with part.open("wb") as copy:
+    with blaming_file(source, "whole archive"), open_file() as file, part.open("wb") as copy:
         shutil.copyfileobj(file, copy)
     part.replace(to)
 

@@ -20,9 +20,9 @@ def cifar_rows(seed: int, n: int = 40) -> np.ndarray:
     return rows
 
 
-def cifar_batches() -> dict[str, np.ndarray]:
+def cifar_batches(n: int = 40) -> dict[str, np.ndarray]:
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    return {name: cifar_rows(seed) for seed, name in enumerate(names)}
+    return {name: cifar_rows(seed, n) for seed, name in enumerate(names)}
 
 
 def write_cifar_archive(folder: Path) -> Path:
@@ -35,8 +35,8 @@ def write_cifar_archive(folder: Path) -> Path:
     return path
 
 
-def write_cifar_pickles(folder: Path) -> Path:
-    for name, rows in cifar_batches().items():
+def write_cifar_pickles(folder: Path, n: int = 40) -> Path:
+    for name, rows in cifar_batches(n).items():
         batch = {b"labels": rows[:, 0].tolist(), b"data": rows[:, 1:].copy()}
         data = pickle.dumps(batch, protocol=3)  # with the names that NumPy had then
         (folder / name).write_bytes(data.replace(b"numpy._core", b"numpy.core"))

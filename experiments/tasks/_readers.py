@@ -1,15 +1,31 @@
 """The files that users bring: NumPy archives, images, WAV and CSV."""
 
+import io
+import itertools
+import math
+import warnings
 import wave
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 from PIL import Image, UnidentifiedImageError
 
-from experiments.errors import UsageError
+from experiments.errors import UsageError, blaming_file, check_expansion
 
+KIND_NPZ = (
+    ".npz file of arrays of numbers, as np.savez(FILE, x=..., y=...) writes (arrays of Python "
+    "objects are not read)"
+)
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+MAX_HEADER = 1_000
+IMAGES = ("PNG", "JPEG", "BMP", "PPM")
+"""Formats whose decoders start no other program."""
 FULL_SCALE = 2**15
 """The largest 16-bit sample, and one."""
 
@@ -33,17 +49,60 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         Its arrays by name.
 
     Raises:
-        UsageError: if it is not such a file, or holds Python objects.
+        UsageError: if it is not such a file, or holds anything but arrays of numbers.
     """
     check_is_file(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile):
-        raise UsageError(
-            f"{path} is no .npz file of arrays of numbers, as np.savez(FILE, x=..., y=...) writes; "
-            "arrays of Python objects are not read."
-        ) from None
+    with blaming_file(path, KIND_NPZ), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        check_expansion(path, path.stat().st_size, sum(member.file_size for member in members))
+        return {m.filename.removesuffix(".npy"): _read_member(archive, m) for m in members}
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        _read_header(file, member.file_size)
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False, max_header_size=MAX_HEADER)
+
+
+def _read_header(file: IO[bytes], size: int) -> dict[str, Any]:
+    """Type, shape, order and offset of an array, whose file is as large as these say."""
+    head = io.BytesIO(file.read(2**12))  # from which a header cannot claim gigabytes
+    read_header = HEADERS.get(np.lib.format.read_magic(head))
+    if read_header is None:
+        raise ValueError("an array has a header of another version")
+    shape, by_columns, dtype = read_header(head, max_header_size=MAX_HEADER)
+    offset = head.tell()
+    if dtype.kind not in "biufc":
+        raise ValueError(f"an array has the type {dtype}")
+    if math.prod(shape) * dtype.itemsize != size - offset or 0 in shape[1:]:
+        raise ValueError(f"an array of {dtype} has the shape {shape}, and {size - offset:,} bytes")
+    return {"dtype": dtype, "shape": shape, "order": "CF"[by_columns], "offset": offset}
+
+
+def map_array(
+    path: Path, dtype: DTypeLike, shape: tuple[int | None, ...], *, remove: Path
+) -> np.ndarray:
+    """Maps an array that this project computed and wrote, checked against what it must be.
+
+    Args:
+        path: a file that ``np.save`` wrote.
+        dtype: of its values.
+        shape: of the array, None where any length will do.
+        remove: what to delete so that it is made again.
+
+    Raises:
+        UsageError: if it is not such a file, or has another type or shape.
+    """
+    with blaming_file(path, f"array of this data set (delete {remove}, and it is made again)"):
+        with path.open("rb") as file:
+            array = np.memmap(path, mode="r", **_read_header(file, path.stat().st_size))
+        fits = len(array.shape) == len(shape) and all(
+            want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+        )
+        if array.dtype != dtype or not fits:
+            raise ValueError(f"it has {array.dtype} of shape {array.shape}")
+        return array
 
 
 def read_image(path: Path, *, size: int, mode: str = "L") -> np.ndarray:
@@ -58,18 +117,20 @@ def read_image(path: Path, *, size: int, mode: str = "L") -> np.ndarray:
         uint8, shape ``(size, size)`` or ``(size, size, 3)``.
 
     Raises:
-        UsageError: if it is no image, or of another size.
+        UsageError: if it is no image, or of another size, which is asked before it is decoded.
     """
     check_is_file(path)
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert(mode))
-    except (UnidentifiedImageError, SyntaxError, OSError) as error:
-        raise UsageError(f"{path} is no image: {error}.") from None
-    if pixels.shape[:2] != (size, size):
-        height, width = pixels.shape[:2]
-        raise UsageError(f"{path} must be an image of {size} x {size}; got {width} x {height}.")
-    return pixels
+    with blaming_file(path, f"image ({', '.join(IMAGES)})"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is refused below
+        data = io.BytesIO(path.read_bytes())  # of which a header cannot claim gigabytes
+        try:
+            image = Image.open(data, formats=IMAGES)
+        except UnidentifiedImageError:
+            raise ValueError("it begins like none of these") from None
+        if image.size != (size, size):
+            width, height = image.size
+            raise UsageError(f"{path} must be an image of {size} x {size}; got {width} x {height}.")
+        return np.asarray(image.convert(mode))
 
 
 def check_is_file(path: Path) -> None:
@@ -91,12 +152,16 @@ def read_wav(path: Path) -> Sound:
         UsageError: if it is not such a file, or holds no sample.
     """
     check_is_file(path)
-    try:
-        with wave.open(str(path), "rb") as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            data = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise UsageError(f"{path} is no WAV file of 16-bit samples: {error}.") from None
+    with blaming_file(path, "WAV file of 16-bit samples"), wave.open(str(path), "rb") as file:
+        channels, width, rate, n = file.getparams()[:4]
+        promised = n * channels * width
+        data = file.readframes(n) if promised <= path.stat().st_size else b""
+    if len(data) < promised:
+        raise UsageError(
+            f"{path} is cut off: its header promises {promised:,} bytes of samples, and it holds "
+            "fewer. Copy it again, or write it with a right header, for example with "
+            "`ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."
+        )
     if width != 2:
         raise UsageError(
             f"{path} has {8 * width}-bit samples, and 16-bit ones are needed: convert it, for "
@@ -104,8 +169,7 @@ def read_wav(path: Path) -> Sound:
         )
     if not data:
         raise UsageError(f"{path} holds no sample.")
-    whole = len(data) - len(data) % (2 * channels)
-    return Sound(np.frombuffer(data[:whole], "<i2").reshape(-1, channels), rate)
+    return Sound(np.frombuffer(data, "<i2").reshape(-1, channels), rate)
 
 
 def read_csv(path: Path) -> np.ndarray:
@@ -121,20 +185,20 @@ def read_csv(path: Path) -> np.ndarray:
         UsageError: if there is no row, or something is not a number.
     """
     check_is_file(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = lines[1:] if lines and not _is_number(lines[0].split(",")[0]) else lines
-        values = np.loadtxt(rows, np.float32, delimiter=",", ndmin=2) if any(rows) else None
-    except ValueError as error:
-        raise UsageError(f"{path} is no table of numbers: {error}") from None
-    if values is None:
-        raise UsageError(f"{path} holds no row of numbers.")
-    return values
+    with blaming_file(path, "table of numbers"), path.open(encoding="utf-8") as file:
+        first = file.readline()
+        rows = filter(str.strip, itertools.chain([first] if _is_number(first) else [], file))
+        row = next(rows, None)
+        if row is None:
+            raise UsageError(f"{path} holds no row of numbers.")
+        lines = itertools.chain([row], rows)
+        return np.loadtxt(lines, np.float32, comments=None, delimiter=",", ndmin=2)
 
 
-def _is_number(text: str) -> bool:
+def _is_number(line: str) -> bool:
+    """Whether a line begins with a number."""
     try:
-        float(text)
+        float(line.split(",")[0])
     except ValueError:
         return False
     return True

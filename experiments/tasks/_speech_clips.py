@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from experiments.errors import UsageError
-from experiments.tasks._readers import Sound, read_wav
+from experiments.errors import UsageError, blaming_file
+from experiments.tasks._readers import Sound, map_array, read_wav
 from experiments.tasks._task import Split
 
 LENGTH, RATE = 16_000, 16_000
@@ -68,18 +68,17 @@ def load_clips(data_dir: Path, vocabulary: Vocabulary) -> Clips:
     """
     folder = data_dir / FOLDER
     names, label = _list_files(folder, vocabulary)
-    lists = {split: (folder / name).read_text().split() for split, name in LISTS.items()}
+    lists = {split: _read_list(folder / name) for split, name in LISTS.items()}
     digest = hashlib.sha256("\n".join([*names, *lists["validation"], *lists["test"]]).encode())
     decoded = data_dir / f"{FOLDER}.decoded" / f"{vocabulary}-{digest.hexdigest()[:16]}"
     if not decoded.is_dir():
         _decode(folder, names, decoded)
-    audio = np.load(decoded / "audio.npy", mmap_mode="r")
+    audio = map_array(decoded / "audio.npy", np.int16, (len(names), LENGTH), remove=decoded)
     if vocabulary == "all":
         splits = _published_splits(names, lists)
     else:
-        splits = _stratified_splits(
-            label, np.flatnonzero(np.load(decoded / "lengths.npy") == LENGTH)
-        )
+        lengths = map_array(decoded / "lengths.npy", np.int32, (len(names),), remove=decoded)
+        splits = _stratified_splits(label, np.flatnonzero(lengths == LENGTH))
     return Clips(audio, label, splits, _training_sums(audio, splits["train"], decoded))
 
 
@@ -96,6 +95,11 @@ def check_sound(path: Path, sound: Sound) -> np.ndarray:
             f"them; got {samples.shape[1]}, {rate:,} and {len(samples):,}."
         )
     return samples[:, 0]
+
+
+def _read_list(path: Path) -> list[str]:
+    with blaming_file(path, "list of clips"):
+        return path.read_text(encoding="utf-8").split()
 
 
 def _list_files(folder: Path, vocabulary: Vocabulary) -> tuple[list[str], np.ndarray]:
@@ -165,7 +169,7 @@ def _training_sums(audio: np.ndarray, rows: np.ndarray, decoded: Path) -> np.nda
     """Computed in passing through the training clips, once; exact, as they are integers."""
     path = decoded / "training_sums.npy"
     if path.is_file():
-        return np.load(path)
+        return map_array(path, np.int64, (2, LENGTH), remove=path)
     sums = np.zeros((2, LENGTH), np.int64)
     rows = np.sort(rows)
     for start in range(0, len(rows), 1024):

@@ -1,13 +1,14 @@
 """A user's own examples: read from an archive of arrays or from a folder, and checked."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.errors import UsageError
+from experiments.errors import UsageError, check_expansion
 from experiments.tasks._readers import FULL_SCALE, read_csv, read_npz, read_wav
 
 COLUMNS = ("x", "y", "lengths", "dt")
@@ -101,7 +102,7 @@ def read_sequence(path: Path) -> tuple[np.ndarray, int | None]:
         x = read_csv(path)
         return _clean(path, "x", x, np.ones(len(x), bool)), None
     samples, rate = read_wav(path)
-    return samples.astype(np.float32) / FULL_SCALE, rate
+    return np.divide(samples, FULL_SCALE, dtype=np.float32), rate
 
 
 class _Broken(UsageError):
@@ -197,7 +198,9 @@ def _read_folder(path: Path) -> Table:
     _check_equal(files, [x.shape[1] for x in sequences], "channels or columns")
     _check_equal(files, rates, "samples a second")
     lengths = np.array([len(x) for x in sequences], np.int32)
-    padded = np.zeros((len(files), lengths.max(), sequences[0].shape[1]), np.float32)
+    shape = (len(files), int(lengths.max()), sequences[0].shape[1])
+    check_expansion(path, sum(f.stat().st_size for f in files), 4 * math.prod(shape))
+    padded = np.zeros(shape, np.float32)
     for row, x in zip(padded, sequences, strict=True):
         row[: len(x)] = x
     label = np.array([classes.index(f.parent.name) for f in files], np.int32)

@@ -5,18 +5,21 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from experiments.errors import UsageError
+from experiments.errors import UsageError, blaming_file
 from experiments.prepare import prepare
+from experiments.tasks._readers import read_npz
 from experiments.tasks._task import Files
 
 Columns = dict[str, np.ndarray]
+IMAGES = ("image", "label")
+KIND = "data set as `experiments.data prepare` writes it; prepare it in another --data-dir"
 
 
 def open_dataset(name: str, files: Files, *, task: str) -> Any:
@@ -32,7 +35,7 @@ def open_dataset(name: str, files: Files, *, task: str) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    with quiet():
+    with quiet(), blaming_file(files.data_dir / name, KIND):
         builder = tfds.builder(name, data_dir=files.data_dir)
         if files.download and not builder.is_prepared():
             prepare(task, files.data_dir)
@@ -64,16 +67,17 @@ def read_examples(builder: Any, split: str) -> list[dict[str, Any]]:
             f"{builder.data_path} has no split {split!r}, only {', '.join(builder.info.splits)}."
         )
     images = [k for k, v in builder.info.features.items() if isinstance(v, tfds.features.Image)]
-    try:
-        source = builder.as_data_source(
-            split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding())
-        )
-    except NotImplementedError as error:
-        raise UsageError(
-            f"{builder.data_path} is stored in a form that only TensorFlow reads ({error}). "
-            "Prepare it anew in another --data-dir, as ArrayRecord files."
-        ) from error
-    return list(source.__getitems__(list(range(len(source)))))
+    with blaming_file(builder.data_path, KIND):
+        try:
+            source = builder.as_data_source(
+                split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding())
+            )
+        except NotImplementedError as error:
+            raise UsageError(
+                f"{builder.data_path} is stored in a form that only TensorFlow reads ({error}). "
+                "Prepare it anew in another --data-dir, as ArrayRecord files."
+            ) from error
+        return list(source.__getitems__(list(range(len(source)))))
 
 
 def read_images(name: str, split: str, files: Files, *, task: str) -> Columns:
@@ -98,18 +102,35 @@ def read_images(name: str, split: str, files: Files, *, task: str) -> Columns:
         examples = read_examples(builder, split)
         if "id" in builder.info.features:
             examples.sort(key=lambda example: example["id"])
-        image = np.stack([np.asarray(Image.open(io.BytesIO(x["image"]))) for x in examples])
-        return {"image": image, "label": np.array([x["label"] for x in examples], np.int32)}
+        height, width, _ = builder.info.features["image"].shape
+        with blaming_file(builder.data_path, KIND):
+            image = np.stack([_decode(x["image"], (width, height)) for x in examples])
+            return {"image": image, "label": np.array([x["label"] for x in examples], np.int32)}
 
     n = builder.info.splits[split].num_examples
     return keep(files.data_dir / "s5jax" / f"{name}-{builder.version}-{split}-{n}.npz", decode)
 
 
-def keep(path: Path, compute: Callable[[], Columns]) -> Columns:
-    """Arrays that are computed once, and read from a file from then on."""
+def _decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if image.size != size:
+            raise ValueError(f"an image has {image.size} pixels, and {size} are due")
+        return np.asarray(image)
+
+
+def keep(path: Path, compute: Callable[[], Columns], *, names: Iterable[str] = IMAGES) -> Columns:
+    """Arrays that are computed once, and read from a file of theirs from then on.
+
+    A damaged file is made again: the archive has a checksum of each array.
+    """
     if path.is_file():
-        with np.load(path) as file:
-            return dict(file)
+        try:
+            columns = read_npz(path)
+            if set(columns) == set(names):
+                return columns
+            print(f"{path} holds {', '.join(columns)}. It is made again.")
+        except UsageError as error:
+            print(f"{error} It is made again.")
     print(f"Writing {path}, which makes the next start faster.")
     columns = compute()
     try:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.errors import UsageError
+
 EOS = "<eos>"
 """Ends every line."""
 CHUNK = 2**24
@@ -42,13 +44,13 @@ def read_words(path: Path, vocabulary: list[str]) -> np.ndarray:
     """The words of a text as int32, by a known vocabulary.
 
     Raises:
-        ValueError: if a word is neither in the vocabulary nor has ``<unk>`` for it there.
+        UsageError: if a word is neither in the vocabulary nor has ``<unk>`` for it there.
     """
     numbers = {word: i for i, word in enumerate(vocabulary)}
     unknown = numbers.get("<unk>", -1)
     found = _look_up(path, lambda word: numbers.get(word, unknown))
     if np.any(found < 0):
-        raise ValueError(f"{path} has words that the training text lacks, which has no <unk>.")
+        raise UsageError(f"{path} has words that the training text lacks, which has no <unk>.")
     return found
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.errors import UsageError, check_positive
+from experiments.errors import UsageError, blaming_file, check_positive, shorten
 from experiments.tasks._held_out import Parts, first_rows, hold_out
 from experiments.tasks._task import (
     HERE,
@@ -30,10 +30,12 @@ from experiments.tasks._task import (
     Task,
     measure_classification,
 )
-from experiments.tasks._tfds import Columns, keep, missing, open_dataset, read_examples
+from experiments.tasks._tfds import KIND, Columns, keep, missing, open_dataset, read_examples
 
 PAD, UNKNOWN, END, N_SPECIALS = range(4)
 AAN_FOLDERS = ("aan", "lra_release/lra_release/tsv_data", "lra_release/tsv_data", ".")
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+LONGEST_LINE = 2**24
 AAN_PARTS: dict[Split, str] = {"train": "train", "validation": "eval", "test": "test"}
 
 
@@ -316,8 +318,10 @@ class Papers(Characters):
 
 @functools.lru_cache(maxsize=2)
 def _read_reviews(files: Files, part: str, l_max: int) -> Texts:
-    examples = read_examples(open_dataset("imdb_reviews", files, task="text"), part)
-    return pack(((x["label"], [x["text"].decode()]) for x in examples), l_max - 1)
+    builder = open_dataset("imdb_reviews", files, task="text")
+    examples = read_examples(builder, part)
+    with blaming_file(builder.data_path, KIND):
+        return pack(((x["label"], [x["text"].decode()]) for x in examples), l_max - 1)
 
 
 @functools.lru_cache(maxsize=3)
@@ -328,7 +332,7 @@ def _read_papers(files: Files, split: Split, l_max: int) -> Texts:
         return pack(_pairs(path), l_max - 1)._asdict()
 
     name = f"aan-{split}-{l_max}-{path.stat().st_size}.npz"
-    return Texts(**keep(files.data_dir / "s5jax" / name, read))
+    return Texts(**keep(files.data_dir / "s5jax" / name, read, names=Texts._fields))
 
 
 def _find_papers(files: Files, part: str) -> Path:
@@ -342,11 +346,13 @@ def _find_papers(files: Files, part: str) -> Path:
 def _pairs(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     """Label and texts of each line; quotation marks have no meaning in these files."""
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(LONGEST_LINE), "")
+        for number, line in enumerate(lines, start=1):
             fields = line.rstrip("\n").split("\t")
-            if len(fields) != 5:
+            if len(fields) != 5 or fields[0] not in LABELS or len(line) == LONGEST_LINE:
                 raise UsageError(
-                    f"{path}, line {number}: expected label, two names and two texts between "
-                    f"tabs; got {len(fields)} fields."
+                    f"{path}, line {number}: expected a label ({', '.join(LABELS)}), two names and "
+                    f"two texts between tabs; got {len(fields)} fields, the first "
+                    f"{shorten(fields[0], 40)!r}. Copy the file again, or mend the line."
                 )
-            yield int(float(fields[0])), fields[3:]
+            yield LABELS[fields[0]], fields[3:]

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.errors import UsageError, check_positive
+from experiments.errors import UsageError, blaming_file, check_positive
+from experiments.tasks._readers import map_array
 from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split
 from experiments.tasks._windows import EvalWindows, Streams
 from experiments.tasks._words import count_words, read_words, remember
@@ -130,20 +131,29 @@ class WikiText103(LanguageTask):
         path = self._file(split)
         numbers, vocabulary = path.with_suffix(".npy"), self._vocabulary()
         if split != "train" and not _is_newer(numbers, path, self._file("train")):
-            found = read_words(path, vocabulary)
+            with blaming_file(path, "text in UTF-8"):
+                found = read_words(path, vocabulary)
             remember(numbers, lambda file: np.save(file, found))
-        return np.load(numbers, mmap_mode="r")
+        text = map_array(numbers, np.int32, (None,), remove=numbers)
+        if text.size and not 0 <= text.min() <= text.max() < self.d_input:
+            raise UsageError(
+                f"{numbers} has numbers of words from {text.min()} to {text.max()}, and there are "
+                f"{self.d_input:,} words: delete the file, it is made again."
+            )
+        return text
 
     def _vocabulary(self) -> list[str]:
         """The words by number, from a file that is made, as the training text's numbers are."""
         path = self._file("train")
         numbers, words = path.with_suffix(".npy"), path.with_name("vocabulary.txt")
         if not _is_newer(numbers, path) or not _is_newer(words, path):
-            found, vocabulary = count_words(path)
+            with blaming_file(path, "text in UTF-8"):
+                found, vocabulary = count_words(path)
             text = "\n".join(vocabulary).encode()
             remember(words, lambda file: file.write(text))
             remember(numbers, lambda file: np.save(file, found))
-        vocabulary = words.read_text(encoding="utf-8").split("\n")
+        with blaming_file(words, "list of words (delete the file, it is made again)"):
+            vocabulary = words.read_text(encoding="utf-8").split("\n")
         if len(vocabulary) != self.d_input:
             raise UsageError(
                 f"{path} has {len(vocabulary):,} different words, not {self.d_input:,}: set "

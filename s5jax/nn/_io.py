@@ -1,8 +1,9 @@
 """Layers and models on disk: constructor arguments as JSON, arrays as safetensors."""
 
+import contextlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from s5jax._errors import check_choice
 
 _CONFIG, _ARRAYS = "model.json", "parameters.safetensors"
+_MAX_CONFIG = 2**20
 
 
 def save(model: nnx.Module, folder: str | Path) -> None:
@@ -77,15 +78,12 @@ def load(folder: str | Path) -> Any:
                 f"load: {folder / name} does not exist; `folder` must be one that s5jax.save "
                 "wrote, such as the folder `model` of a finished run."
             )
-    try:
-        config = json.loads((folder / _CONFIG).read_text())
-        name, arguments = config["class"], config["arguments"]
+    with _blaming(folder / _CONFIG, "is damaged"):
+        name, arguments = _read_config(folder / _CONFIG)
+    with _blaming(folder / _ARRAYS, "is damaged"):
         arrays = load_file(folder / _ARRAYS)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"load: {folder} is damaged ({error}); save the model again.") from error
-    classes = _classes()
-    check_choice("load", "class", name, classes)
-    model = _build(classes[name], arguments, folder)
+    with _blaming(folder / _CONFIG, "does not describe a model of this version of s5jax"):
+        model = _build(name, arguments, arrays)
     graphdef, state = nnx.split(model)
     _fill(state, arrays, folder)
     model = nnx.merge(graphdef, state)
@@ -138,14 +136,46 @@ def _decode(value: Any) -> Any:
     return jnp.dtype(value["dtype"]) if isinstance(value, dict) else value
 
 
-def _build(cls: Callable[..., nnx.Module], arguments: Any, folder: Path) -> nnx.Module:
+@contextlib.contextmanager
+def _blaming(path: Path, fault: str) -> Generator[None]:
+    """Whatever is raised because of a file becomes one sentence that names it."""
     try:
-        decoded = {name: _decode(value) for name, value in arguments.items()}
-        return nnx.eval_shape(lambda: cls(**decoded, rngs=nnx.Rngs(0)))
-    except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(
-            f"load: {folder / _CONFIG} does not describe a model of this version of s5jax: {error}"
-        ) from error
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"load: {path} {fault}: {said} Save the model again.") from error
+
+
+def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    if path.stat().st_size > _MAX_CONFIG:
+        raise ValueError(f"it is larger than {_MAX_CONFIG:,} bytes.")
+    config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    return config["class"], config["arguments"]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number in JSON.")
+
+
+def _build(name: str, arguments: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> nnx.Module:
+    """The model without its values."""
+    classes: dict[str, Callable[..., nnx.Module]] = {**_classes()}
+    check_choice("load", "class", name, classes)
+    _check_sizes([*arguments.items(), *arguments.get("layer_options", ())], arrays)
+    decoded = {name: _decode(value) for name, value in arguments.items()}
+    return nnx.eval_shape(lambda: classes[name](**decoded, rngs=nnx.Rngs(0)))
+
+
+def _check_sizes(arguments: Iterable[tuple[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses sizes for which there are too few parameters, before anything is made of them."""
+    limits = {"n_layers": len(arrays)}
+    n = sum(array.size for array in arrays.values())
+    for name, value in arguments:
+        limit = limits.get(name, n)
+        if name.startswith(("d_", "n_")) and isinstance(value, int) and value > limit:
+            raise ValueError(
+                f"`{name}` is {value}, and the parameters are those of at most {limit}."
+            )
 
 
 def _variables(state: nnx.State) -> dict[str, nnx.Variable]:

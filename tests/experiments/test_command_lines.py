@@ -1,11 +1,13 @@
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from experiments import data, evaluate, plan, train
-from experiments.cli import use_deterministic_operations
+from experiments.cli import DETERMINISTIC, parse_train, use_deterministic_operations
 from experiments.config import Config
 from experiments.errors import InterruptedRun, RunError
 from experiments.recipes import PRESETS, RECIPES, __main__, get_recipe
@@ -135,7 +137,30 @@ def test_a_failed_run_ends_with_a_sentence(command, monkeypatch, error, code):
 def test_deterministic_asks_xla(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--a=b")
     use_deterministic_operations()
-    assert os.environ["XLA_FLAGS"] == "--a=b --xla_gpu_deterministic_ops=true"
+    assert os.environ["XLA_FLAGS"] == f"--a=b {DETERMINISTIC}"
+
+
+def test_the_flags_are_set_before_a_device_is_used(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    flags = []
+
+    def backend() -> str:
+        flags.append(os.environ["XLA_FLAGS"])
+        return "cpu"
+
+    monkeypatch.setattr("jax.default_backend", backend)
+    monkeypatch.setattr("jax.devices", backend)
+    parse_train(["--task=pathx", "--deterministic"])
+    assert set(flags) == {DETERMINISTIC}
+
+
+@pytest.mark.slow
+def test_xla_knows_the_flags():
+    program = "import jax; print(jax.numpy.ones(3).sum())"
+    environment = {**os.environ, "XLA_FLAGS": DETERMINISTIC}
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "3.0"
 
 
 def test_sample_writes_a_file(command, tmp_path):

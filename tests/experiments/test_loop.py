@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from experiments.evaluate import evaluate_run
 from experiments.loop import fit
 from experiments.metrics import read_rows
 from experiments.recipes import RECIPES, Recipe
-from experiments.results import read_results
+from experiments.results import PACKAGES, describe_move, environment, read_results
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def record(workdir):
     """What must not depend on interruptions."""
     results = read_results(workdir)
     del results["wall_s"], results["commit"]
-    return (workdir / "metrics.jsonl").read_text(), results
+    model = (workdir / "model" / "parameters.safetensors").read_bytes()
+    return (workdir / "metrics.jsonl").read_text(), results, model
 
 
 def test_rows_of_a_run(finished, toy):
@@ -89,6 +91,43 @@ def test_results_name_the_run_and_its_figures(finished):
     assert results["versions"]["jax"] == jax.__version__
     assert {"wall_s", "device", "commit"} <= set(results)
     assert (results["epochs"], results["metric"]) == (1.5, "accuracy")
+
+
+def test_config_json_says_where_the_run_ran(finished, one_device):
+    recorded = json.loads((finished / "config.json").read_text())["environment"]
+    assert recorded == environment(one_device)
+    assert recorded.keys() == {"versions", "commit", "device", "processes", "xla_flags"}
+    assert recorded["versions"]["python"] == platform.python_version()
+    assert set(PACKAGES) < set(recorded["versions"])
+    assert recorded["xla_flags"] == os.environ["XLA_FLAGS"]
+    assert recorded["device"].startswith("1 x ")
+    assert recorded.items() <= read_results(finished).items()
+
+
+def test_what_has_changed_since_is_said_in_one_line(finished, copy, toy, one_device, capsys):
+    path = copy / "config.json"
+    values = json.loads(path.read_text())
+    values["environment"]["versions"]["jax"] = "0.9"
+    values["environment"]["device"] = "8 x NVIDIA H100"
+    path.write_text(json.dumps(values))
+    fit(toy(), copy, mesh=one_device)
+    assert (
+        "Going on with something else than before: device 1 x cpu (was 8 x NVIDIA H100), "
+        f"jax {jax.__version__} (was 0.9).\n"
+    ) in capsys.readouterr().out
+    assert path.read_text() == (finished / "config.json").read_text()
+
+
+def test_a_folder_without_such_a_record_is_gone_on_with(copy, toy):
+    path = copy / "config.json"
+    values = json.loads(path.read_text())
+    for record in (None, "?", {}):
+        path.write_text(json.dumps({**values, "environment": record}))
+        assert describe_move(copy, values["environment"]) == ""
+    del values["environment"]
+    path.write_text(json.dumps(values))
+    assert describe_move(copy, {"device": "1 x cpu"}) == ""
+    assert read_config(copy) == toy()
 
 
 @pytest.mark.parametrize(("published", "word"), [(0.0, "on track"), (1.1, "behind")])

@@ -281,7 +281,7 @@ def test_the_checkpoint_to_go_back_to_outlives_those_of_signals(tmp_path):
     with Checkpoints(tmp_path, ["x"], [jnp.zeros(2)]) as checkpoints:
         checkpoints.progress.due = 4
         for step in (4, 5, 6, 7):
-            checkpoints.save(step, [jnp.full(2, step)])
+            checkpoints.save(step, [jnp.full(2, 1.0 * step)])
         checkpoints.wait()
         assert on_disk() == [4, 6, 7]
         step, leaves = checkpoints.restore_newest(print, until=4)

@@ -36,7 +36,9 @@ def finish(config: Config, folder: Path) -> Path:
     """A folder as a finished run leaves it, with a model that was not trained."""
     model = config.model.build(get_task(config.task)(config.data), rngs=nnx.Rngs(0))
     (folder / "config.json").write_text(config.to_json())
-    (folder / "results.json").write_text(json.dumps({"task": config.task}))
+    results = {"task": config.task, "model": config.model.name, "preset": "smoke", "seed": 0}
+    results |= {"validation": {}, "test": {}, "wall_s": 0.0, "device": "1 x cpu", "commit": None}
+    (folder / "results.json").write_text(json.dumps(results))
     s5jax.save(model, folder / "model")
     return folder
 
@@ -135,6 +137,23 @@ def test_a_column_that_is_missing(toy, tmp_path):
     np.savez(tmp_path / "new.npz", x=3)
     with pytest.raises(UsageError, match="holds no example"):
         predict(tmp_path, tmp_path / "new.npz")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"x": X, "z": X[1:]}, r"equally many rows of each column; got {'x': 24, 'z': 23}"),
+        ({"x": X[:, 0, 0]}, "no set of examples for this model"),
+        ({"x": X[..., [0, 0]]}, "no set of examples for this model"),
+        ({"x": X.astype(complex)}, "no set of examples for this model"),
+    ],
+)
+def test_columns_that_do_not_fit_the_model(toy, tmp_path, columns, words):
+    finish(toy(), tmp_path)
+    np.savez(tmp_path / "new.npz", **columns)
+    with pytest.raises(UsageError, match=words) as error:
+        predict(tmp_path, tmp_path / "new.npz")
+    assert "\n" not in str(error.value)
 
 
 # ------------------------------------------------------------------------- another sampling rate

@@ -103,13 +103,13 @@ def test_lost_files_are_named(tmp_path, task, write, lost, word):
 def test_broken_files_are_refused(tmp_path):
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(b"not an archive")
-    with pytest.raises(UsageError, match="not a whole archive"):
+    with pytest.raises(UsageError, match="no whole archive"):
         prepare.prepare("image", tmp_path / "a", archive)
     source = tmp_path / "files"
     source.mkdir()
     for name in cifar_batches():
         (source / name).write_bytes(pickle.dumps(print))
-    with pytest.raises(UsageError, match=r"unreadable: builtins\.print"):
+    with pytest.raises(UsageError, match="no batch of CIFAR-10"):
         prepare.prepare("image", tmp_path / "b", source)
 
 
