@@ -19,7 +19,7 @@ from experiments.tasks import DATA_DIR, TASKS, DataOptions, Files, Split
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
-MeshSpec = Annotated[str | None, tyro.conf.arg(metavar="data=N")]
+MeshSpec = Annotated[str | None, tyro.conf.arg(metavar="data=N,seq=M")]
 Chosen = TypeVar("Chosen", bound="Selection")
 Flags = TypeVar("Flags")
 HELP = ("-h", "--help")
@@ -76,7 +76,7 @@ class PlanSelection(Selection):
     seed: int = 0
     """Decides data, their order, first parameters and dropout."""
     mesh: MeshSpec = None
-    """Devices that share each batch, as data=N; without it, all of them."""
+    """Devices: N share each batch, M each sequence; without it, all of them share each batch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class EvaluateFlags(FileFlags):
     json: Path | None = None
     """File to write the figures to."""
     mesh: MeshSpec = None
-    """Devices that share each batch, as data=N; without it, all of them."""
+    """Devices: N share each batch, M each sequence; without it, all of them share each batch."""
     dt: int | None = None
     """Another sampling rate: take every so-many-th step, and make the model's steps as long."""
 
@@ -49,7 +49,7 @@ def evaluate_run(
 
     Args:
         workdir: the run's folder.
-        mesh: devices, as ``"data=N"``, or None for all.
+        mesh: devices, as `experiments.mesh.make_mesh` takes them.
         files: where data sets lie.
         dt: how many steps become one; by default all are used.
 

@@ -1,5 +1,6 @@
 """Devices: which ones, and how a batch lies on them."""
 
+import math
 import re
 from typing import Any
 
@@ -12,10 +13,12 @@ from experiments.errors import UsageError
 
 
 def make_mesh(spec: str | None, *, batch_size: int, parts: int = 1) -> Mesh:
-    """The devices of a run as a mesh with the axis ``data``.
+    """The devices of a run as a mesh with the axis ``data``, and ``seq`` if it is asked for.
 
     Args:
-        spec: ``"data=N"``, or None for all devices.
+        spec: ``"data=N"`` divides the examples of a batch among N devices, ``"seq=M"`` the time
+            steps of each sequence among M (see `s5jax.SequenceLayer`), ``"data=N,seq=M"`` both
+            among N times M; None the examples among all devices.
         batch_size: examples a step.
         parts: in which a step takes them; of each part every device gets the same number.
 
@@ -27,13 +30,11 @@ def make_mesh(spec: str | None, *, batch_size: int, parts: int = 1) -> Mesh:
             divided among them.
     """
     devices = jax.devices()
-    match = re.fullmatch(r"data=(\d+)", spec) if spec is not None else None
-    if spec is not None and match is None:
-        raise UsageError(f"--mesh must read data=N; got {spec!r}. Example: --mesh=data=8")
-    n = int(match[1]) if match else len(devices)
-    if not 1 <= n <= len(devices):
+    shape = _read(spec) if spec is not None else {"data": len(devices)}
+    size, n = math.prod(shape.values()), shape["data"]
+    if not 1 <= size <= len(devices):
         raise UsageError(
-            f"--mesh asks for {n} devices, but there are {len(devices)} "
+            f"--mesh asks for {size} devices, but there are {len(devices)} "
             f"({devices[0].platform}). Example: --mesh=data={len(devices)}"
         )
     if batch_size % (n * parts):
@@ -43,7 +44,20 @@ def make_mesh(spec: str | None, *, batch_size: int, parts: int = 1) -> Mesh:
             f"--train.batch_size{' or --train.accumulate' if parts > 1 else ''}, or choose fewer "
             "devices with --mesh=data=N."
         )
-    return Mesh(np.array(devices[:n]), ("data",))
+    return Mesh(np.array(devices[:size]).reshape(*shape.values()), tuple(shape))
+
+
+def _read(spec: str) -> dict[str, int]:
+    """The number of devices on each axis."""
+    match = re.fullmatch(r"data=(\d+)(?:,seq=(\d+))?|seq=(\d+)", spec)
+    if match is None:
+        raise UsageError(
+            f"--mesh must read data=N, seq=M or data=N,seq=M; got {spec!r}. Example: "
+            "--mesh=data=2,seq=4"
+        )
+    data, seq, alone = match.groups()
+    axes = {"data": data or 1, "seq": seq or alone}
+    return {name: int(n) for name, n in axes.items() if n is not None}
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

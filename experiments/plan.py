@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from experiments.build import Setup, prepare
 from experiments.cli import parse_plan
 from experiments.compilation import keep_compiled
 from experiments.display import duration
-from experiments.errors import RunError, run_command
+from experiments.errors import RunError, blaming_options, run_command
 from experiments.mesh import make_mesh
 from experiments.recipes import describe_changes
 from experiments.results import device_name
@@ -82,11 +83,16 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
         "memory": f"{_size(memory.argument_size_in_bytes)} state and batch, "
         f"{_size(memory.temp_size_in_bytes)} temporary, per device",
         "time": f"{seconds:.3g} s a step, {left} to the last one, evaluations not counted",
-        "device": device_name(setup.mesh),
+        "device": device_name(setup.mesh) + _division(setup.mesh),
     }
     if setup.task.note:
         lines["note"] = setup.task.note
     return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
+
+
+def _division(mesh: Mesh) -> str:
+    n = mesh.shape.get("seq", 1)
+    return f", of which {n} share each sequence" if n > 1 else ""
 
 
 def count_parameters(setup: Setup) -> dict[str, int]:
@@ -125,7 +131,8 @@ def main() -> None:
     mesh = make_mesh(flags.mesh, batch_size=batch_size, parts=parts)
     setup = prepare(config, mesh, files=flags.files())
     print(describe_changes(config), flush=True)
-    _, text = plan(setup, setup.steps.initial, next(setup.on_device("train")), trials=3)
+    with blaming_options():
+        _, text = plan(setup, setup.steps.initial, next(setup.on_device("train")), trials=3)
     print(text)
 
 

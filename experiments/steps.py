@@ -126,7 +126,8 @@ def make_steps(
         model: the model with its first parameters.
         task: turns batches into inputs and measures.
         optimizer: applied to the nested dictionaries of parameters.
-        mesh: devices; batches are split over its axis ``data``.
+        mesh: devices; batches are split over its axis ``data``, and sequences over ``seq``, which
+            the layers find in the context.
         config: dropout is drawn from its seed and the step's number.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
         freeze: whether a non-finite step keeps the state as it is up to the next logged step.
@@ -149,14 +150,17 @@ def make_steps(
     eval_step = _eval_step(eval_graph, task, dt)
 
     def train(leaves: Leaves, batch: Batch) -> tuple[Leaves, Meter]:
-        state = train_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            state = train_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
         return jax.tree.leaves(state), state.meter
 
     def evaluate(leaves: Leaves, batch: Batch) -> Measures:
-        return eval_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return eval_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch))
 
     def probe(leaves: Leaves, batch: Batch, step: jax.Array) -> Probe:
-        return probe_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch), step)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return probe_step(jax.tree.unflatten(treedef, leaves), _with_rows(batch), step)
 
     compiler_options = _compiler_options(config, mesh)
     return Steps(

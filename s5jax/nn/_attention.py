@@ -1,7 +1,7 @@
 """Attention: the baseline that has no recurrence, behind the contract of the layers that do."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from s5jax._errors import check_positive
 from s5jax.nn._base import Edits, SequenceLayer
 from s5jax.nn._dense import matmul
 from s5jax.nn._masks import select
+from s5jax.nn._split import check_shares, exchange, gather, own_share
 from s5jax.ops import window_attention
 
 
@@ -146,14 +147,15 @@ class Attention(SequenceLayer):
         self, coefficients: AttentionCoefficients, state: AttentionState, u: Array
     ) -> tuple[Array, AttentionState]:
         """All queries of a plain sequence, against the cache and the sequence's keys."""
-        return self._attend(coefficients, state, u, Edits())
+        y, last = self._attend(state, self._project(coefficients, u), Edits())
+        return self._output(coefficients, y, u), last
 
     def from_rest(
         self, coefficients: AttentionCoefficients, u: Inexact[Array, "*batch L H"]
     ) -> Inexact[Array, "*batch L H"]:
         """The same without a cache."""
-        q, k, v = self._project(coefficients, u)
-        return self._output(coefficients, window_attention(q, k, v, self.l_max), u)
+        y, _ = self._attend(None, self._project(coefficients, u), Edits())
+        return self._output(coefficients, y, u)
 
     def two_sided(
         self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
@@ -170,25 +172,43 @@ class Attention(SequenceLayer):
     ) -> tuple[Inexact[Array, "*batch L H"], AttentionState]:
         """Resets and padding are masks of the scores."""
         c = self.coefficients()
-        if not self.bidirectional:
-            return self._attend(c, state, u, edits)
-        q, k, v = self._project(c, u)
-        segments = _segments(u, edits)
-        y = window_attention(q, k, v, self.l_max, segments=segments, two_sided=True)
-        return self._output(c, y, u), state
+        y, last = self._attend(None if self.bidirectional else state, self._project(c, u), edits)
+        return self._output(c, y, u), state if last is None else last
+
+    def on_chunk(
+        self,
+        state: AttentionState | None,
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], Any]:
+        """All steps of a share of the heads, for which devices exchange what they have."""
+        check_shares(self, "n_heads", self.n_heads)
+        c = self.coefficients()
+        q, k, v = (exchange(x, split=-2, join=-3) for x in self._project(c, u))
+        edits = jax.tree.map(lambda edit: gather(edit, -1), edits)
+        y, last = self._attend(_each_cache(own_share, state), (q, k, v), edits)
+        return self._output(c, exchange(y, split=-3, join=-2), u), _each_cache(gather, last)
 
     def _attend(
-        self, c: AttentionCoefficients, state: AttentionState, u: Array, edits: Edits
-    ) -> tuple[Array, AttentionState]:
-        q, k, v = self._project(c, u)
+        self, state: AttentionState | None, heads: tuple[Array, Array, Array], edits: Edits
+    ) -> tuple[Array, Any]:
+        """Queries, keys and values of any number of heads; without a state none comes out."""
+        q, k, v = heads
+        if state is None:
+            segments = None if edits.plain else _segments(k.shape[:-2], edits)
+            two_sided = self.bidirectional
+            y = window_attention(q, k, v, self.l_max, segments=segments, two_sided=two_sided)
+            return y, None
+        segments = _segments(k.shape[:-2], edits)
         k, v = (
             jnp.concatenate([past.astype(x.dtype), x], axis=-3)
             for past, x in ((state.keys, k), (state.values, v))
         )
         past = jnp.where(state.seen != 0, 0, -1)  # a NaN counts as seen, and poisons what sees it
-        segments = jnp.concatenate([past, _segments(u, edits)], axis=-1)
+        segments = jnp.concatenate([past, segments], axis=-1)
         y = window_attention(q, k, v, self.l_max, segments=segments)
-        return self._output(c, y, u), self._state_after(k, v, segments, edits.valid)
+        return y, self._state_after(k, v, segments, edits.valid)
 
     def _state_after(
         self, k: Array, v: Array, segments: Array, valid: Array | None
@@ -220,10 +240,19 @@ class Attention(SequenceLayer):
         return matmul(y, c.W_o.astype(dtype)).astype(dtype)
 
 
-def _segments(u: Array, edits: Edits) -> Int[Array, "*batch L"]:
+def _each_cache(
+    f: Callable[[Array, int], Array], state: AttentionState | None
+) -> AttentionState | None:
+    """Applies a map along the axis of heads to what has one."""
+    if state is None:
+        return None
+    return state._replace(keys=f(state.keys, -2), values=f(state.values, -2))
+
+
+def _segments(shape: tuple[int, ...], edits: Edits) -> Int[Array, "*batch L"]:
     """The number of each step's segment; -1 for padding."""
     if edits.resets is None:
-        segments = jnp.zeros(u.shape[:-1], jnp.int32)
+        segments = jnp.zeros(shape, jnp.int32)
     else:
         segments = jnp.cumsum(edits.resets, axis=-1, dtype=jnp.int32)
     return segments if edits.valid is None else jnp.where(edits.valid, segments, -1)

@@ -1,5 +1,6 @@
 """The contract that every sequence layer keeps, and the code that keeps it for them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax.nn._masks import poisoned_steps, select, valid_steps
+from s5jax.nn._split import over_devices, placement, take_turns
 from s5jax.ops import StateSpace
 
 
@@ -20,6 +22,11 @@ class Edits(NamedTuple):
     dt: Array | None = None
     resets: Array | None = None
     valid: Array | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing differs."""
+        return all(edit is None for edit in self)
 
 
 class SequenceLayer(nnx.Module):
@@ -40,6 +47,13 @@ class SequenceLayer(nnx.Module):
 
     A bidirectional layer adds a second map that runs backward in time, with the coefficients of
     ``backward=True``. It has no state to hand on, so it neither steps nor streams.
+
+    Under a mesh (`jax.set_mesh`, with axes of the type `jax.sharding.AxisType.Auto`) a call splits
+    time over the axis ``seq``, and the first batch axis over the axis ``data``, where there is such
+    an axis. What it does is the same then, and each device needs its share of the memory only. A
+    family overrides `on_chunk`, one device's share, if it can do better than to take turns:
+    diagonal layers exchange the states at the ends of their chunks, and attention and layers with a
+    kernel exchange steps for some of the heads or features.
 
     Time is axis -2 and features are axis -1; any leading axes are batch axes.
     """
@@ -137,30 +151,22 @@ class SequenceLayer(nnx.Module):
         at_rest = state is None and not return_state
         padding_counts = self.bidirectional and not self.linear  # zeros ahead are inputs to it
         state, edits, scalar_dt = self._check(u, state, lengths, resets, dt, return_state)
-        poisoned = None
-        if edits.valid is not None:
-            u = select(edits.valid, u, 0)
+        valid, poisoned = edits.valid, None
+        if valid is not None:
+            u = select(valid, u, 0)
         if edits.resets is not None:
             u, state, edits, poisoned = self._contain_nonfinite(u, state, edits, edits.resets)
-        if (
-            edits.resets is not None
-            or edits.dt is not None
-            or (lengths is not None and (return_state or padding_counts))
-        ):
-            y, state = self.edited(state, u, scalar_dt, edits)
-        elif self.bidirectional:
-            y = self.two_sided(u, scalar_dt)
-        elif at_rest:
-            y = self.from_rest(self.coefficients(scalar_dt), u)
-        else:
-            y, state = self.parallel(self.coefficients(scalar_dt), state, u)
+        elif edits.dt is None and not (return_state or padding_counts):
+            edits = Edits()  # the zeros are enough
+        run = functools.partial(over_devices, self) if any(placement(u)) else self.whole
+        y, state = run(None if at_rest else state, u, scalar_dt, edits)
         if poisoned is not None:
             y = select(poisoned, jnp.full_like(y, jnp.nan), y)
             state = jax.tree.map(
                 lambda x: select(poisoned[..., -1], jnp.full_like(x, jnp.nan), x), state
             )
-        if edits.valid is not None:
-            y = select(edits.valid, y, 0)
+        if valid is not None:
+            y = select(valid, y, 0)
         return (y, state) if return_state else y
 
     def step(
@@ -227,6 +233,40 @@ class SequenceLayer(nnx.Module):
             "matrices."
         )
 
+    def whole(
+        self,
+        state: PyTree[Array] | None,
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """All steps on one device, by the method that serves them.
+
+        Without a state it starts from rest, and the one that it returns means nothing.
+        """
+        start = self.init_state(u.shape[:-2]) if state is None else state
+        if not edits.plain:
+            return self.edited(start, u, scalar_dt, edits)
+        if self.bidirectional:
+            return self.two_sided(u, scalar_dt), start
+        if state is None:
+            return self.from_rest(self.coefficients(scalar_dt), u), start
+        return self.parallel(self.coefficients(scalar_dt), state, u)
+
+    def on_chunk(
+        self,
+        state: PyTree[Array] | None,
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """`whole` for the steps that one of the devices on the mesh axis ``seq`` has.
+
+        The state is that before, and after, the steps of all devices, the same on each.
+        """
+        start = self.init_state(u.shape[:-2]) if state is None else state
+        return take_turns(self, start, u, scalar_dt, edits)
+
     def edited(
         self,
         state: PyTree[Array],
@@ -239,7 +279,8 @@ class SequenceLayer(nnx.Module):
         if not self.bidirectional:
             return y, last
         start = self.init_state(u.shape[:-2])
-        return y + self.generic_scan(start, u, scalar_dt, edits, backward=True)[0], last
+        reverse, _ = self.generic_scan(start, u, scalar_dt, edits, backward=True)
+        return y + self.deliver(reverse, edits.resets), last
 
     def two_sided(
         self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
@@ -248,7 +289,7 @@ class SequenceLayer(nnx.Module):
         start = self.init_state(u.shape[:-2])
         forward, _ = self.parallel(self.coefficients(dt), start, u)
         reverse, _ = self.parallel(self.coefficients(dt, backward=True), start, jnp.flip(u, -2))
-        return forward + self._deliver(jnp.flip(reverse, -2))
+        return forward + self.deliver(jnp.flip(reverse, -2))
 
     def generic_scan(
         self,
@@ -262,7 +303,7 @@ class SequenceLayer(nnx.Module):
         """Runs `advance` over time: exact for every family and every edit, one step at a time.
 
         A reset *selects* the initial state, and padding *selects* the old one; a product with zero
-        would let a NaN through.
+        would let a NaN through. Outputs of the backward map are yet to be delivered.
         """
         fixed = None if edits.dt is not None else self.coefficients(scalar_dt, backward=backward)
         start = self.init_state(u.shape[:-2])
@@ -287,8 +328,24 @@ class SequenceLayer(nnx.Module):
 
         inputs = (jnp.moveaxis(u, -2, 0), per_step)
         last, y = _scan(body, state, inputs, reverse=backward)
-        y = jnp.moveaxis(y, 0, -2)
-        return self._deliver(y, edits.resets) if backward else y, last
+        return jnp.moveaxis(y, 0, -2), last
+
+    def deliver(
+        self,
+        y: Inexact[Array, "*batch L H"],
+        resets: Bool[Array, "*batch L"] | None = None,
+        ahead: Inexact[Array, "*batch 1 H"] | None = None,
+    ) -> Inexact[Array, "*batch L H"]:
+        """Brings the outputs of the backward map to the steps that they belong to.
+
+        ``ahead`` is the output that follows the last one, zero if omitted.
+        """
+        if not self.backward_delay:
+            return y
+        if resets is not None:
+            y = select(resets, jnp.zeros_like(y), y)
+        ahead = jnp.zeros_like(y[..., :1, :]) if ahead is None else ahead
+        return jnp.concatenate([y[..., 1:, :], ahead], -2)
 
     def _compute_dtype(self, u: Array) -> DTypeLike:
         """The dtype of products and outputs."""
@@ -298,14 +355,6 @@ class SequenceLayer(nnx.Module):
         """The dtype of states, float32 or wider; see `jnp.result_type` for complex ones."""
         dtype = self.param_dtype if self.dtype is None else self.dtype
         return jnp.promote_types(dtype, jnp.float32)
-
-    def _deliver(self, y: Array, resets: Array | None = None) -> Array:
-        """Brings the outputs of the backward map to the steps that they belong to."""
-        if not self.backward_delay:
-            return y
-        if resets is not None:
-            y = select(resets, jnp.zeros_like(y), y)
-        return jnp.concatenate([y[..., 1:, :], jnp.zeros_like(y[..., :1, :])], -2)
 
     def _impulse_response(self, coefficients: PyTree, L: int) -> Array:
         def response(u_0: Array) -> Array:

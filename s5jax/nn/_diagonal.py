@@ -1,6 +1,7 @@
 """Layers whose state matrix is diagonal: every edit of a step fits into one linear scan."""
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from s5jax.nn._base import Edits, SequenceLayer
+from s5jax.nn._split import last_state, split_scan
 from s5jax.ops import Backend, linear_scan, scan_backend
 
 _BLOCK = 4096
@@ -62,11 +64,11 @@ class DiagonalLayer(SequenceLayer):
         *batch, L, H = u.shape
         sequential = scan_backend(self.backend) == "sequential"
         if not sequential or L < 4 * _BLOCK * math.prod(batch):
-            return self._whole(coefficients, state, u)
+            return self._one_scan(coefficients, state, u)
 
         @jax.checkpoint
         def run(state: Array, u: Array) -> tuple[Array, Array]:
-            y, state = self._whole(coefficients, state, u)
+            y, state = self._one_scan(coefficients, state, u)
             return state, y
 
         cut = L - L % _BLOCK
@@ -75,10 +77,10 @@ class DiagonalLayer(SequenceLayer):
         y = jnp.moveaxis(y, 0, -3).reshape(*batch, cut, -1)
         if cut == L:
             return y, state
-        y_tail, state = self._whole(coefficients, state, u[..., cut:, :])
+        y_tail, state = self._one_scan(coefficients, state, u[..., cut:, :])
         return jnp.concatenate([y, y_tail], -2), state
 
-    def _whole(self, coefficients: Any, state: Array, u: Array) -> tuple[Array, Array]:
+    def _one_scan(self, coefficients: Any, state: Array, u: Array) -> tuple[Array, Array]:
         b = self.drive(coefficients, u)
         x = linear_scan(coefficients.Lambda_bar, b, state, backend=self.backend)
         return self.readout(coefficients, x, u), x[..., -1, :]
@@ -93,24 +95,37 @@ class DiagonalLayer(SequenceLayer):
         """Scans with the edited coefficients, or stepping where that needs less and is faster."""
         if self.feature_states and scan_backend(self.backend) == "sequential":
             return super().edited(state, u, scalar_dt, edits)
+        y, x = self._scan(linear_scan, state, u, scalar_dt, edits)
+        return y, _state_after(x, state, edits.valid)
+
+    def on_chunk(
+        self, state: Array | None, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """Scans of this device's steps, corrected by the states that the others leave."""
+        state = self.init_state(u.shape[:-2]) if state is None else state
+        y, x = self._scan(split_scan, state, u, scalar_dt, edits)
+        return y, last_state(_state_after(x, state, edits.valid), state, u, edits)
+
+    def _scan(
+        self,
+        scan: Callable[..., Array],
+        state: Array,
+        u: Array,
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Array, Array]:
+        """Outputs and states of a sequence by `linear_scan`, or by `split_scan`."""
         dt = scalar_dt if edits.dt is None else edits.dt
         coefficients = self.coefficients(dt)
         b = self.drive(coefficients, u)
-        x = linear_scan(
-            coefficients.Lambda_bar, b, state, resets=edits.resets, backend=self.backend
-        )
+        options: dict[str, Any] = {"resets": edits.resets, "backend": self.backend}
+        x = scan(coefficients.Lambda_bar, b, state, **options)
         y = self.readout(coefficients, x, u)
         if self.bidirectional:
             coefficients = self.coefficients(dt, backward=True)
-            reverse = linear_scan(
-                coefficients.Lambda_bar,
-                b,
-                resets=edits.resets,
-                reverse=True,
-                backend=self.backend,
-            )
-            y = y + self._deliver(self.readout(coefficients, reverse, u), edits.resets)
-        return y, _state_after(x, state, edits.valid)
+            reverse = scan(coefficients.Lambda_bar, b, reverse=True, **options)
+            y = y + self.deliver(self.readout(coefficients, reverse, u), edits.resets)
+        return y, x
 
 
 def _state_after(x: Array, state: Array, valid: Array | None) -> Array:

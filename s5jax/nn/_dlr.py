@@ -1,7 +1,7 @@
 """DLR: diagonal linear recurrences with shared eigenvalues; and DSS, which they simplify."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +143,8 @@ class DLR(KernelLayer, DiagonalLayer):
     """
 
     feature_states = True
+
+    feature_axes: ClassVar[Mapping[str, int]] = {"log_step": 0, "W": 1, "D": 0}
 
     def __init__(
         self,
@@ -309,7 +311,7 @@ class DLR(KernelLayer, DiagonalLayer):
         y = self._window(self.coefficients(), u, resets, T)
         if self.bidirectional:
             reverse = self._window(self.coefficients(backward=True), u, resets, T, reverse=True)
-            y = y + self._deliver(reverse, resets)
+            y = y + self.deliver(reverse, resets)
         return y, state
 
     def to_ssm(self) -> StateSpace:

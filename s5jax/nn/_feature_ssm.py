@@ -1,6 +1,7 @@
 """What S4 and S4D have in common: a continuous-time system for each feature."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,14 @@ class FeatureSSM(KernelLayer):
     """Base class of layers with step sizes, and S systems of which feature h uses h modulo S."""
 
     continuous_time = True
+    feature_axes: ClassVar[Mapping[str, int]] = {
+        "raw_decay": 0,
+        "Lambda_im": 0,
+        "B": 0,
+        "raw_step": 0,
+        "C": 1,
+        "D": 0,
+    }
 
     dt_transform: Transform
     real_transform: Transform

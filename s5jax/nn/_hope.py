@@ -1,7 +1,7 @@
 """HOPE: transfer functions in powers of one all-pass section, given by their Markov parameters."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +125,8 @@ class HOPE(KernelLayer):
         Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
         Models", 2024, https://arxiv.org/abs/2405.13975.
     """
+
+    feature_axes: ClassVar[Mapping[str, int]] = {"h": 1, "raw_step": -1, "D": -1}
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from s5jax.nn._dense import output_map
 from s5jax.nn._feed_forward import FeedForward
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
+from s5jax.nn._split import along_time
 
 Encoder = Literal["linear", "embedding", "one_hot"]
 Pooling = Literal["mean", "last"]
@@ -161,7 +162,7 @@ class SequenceBackbone(nnx.Module):
         evaluation mode (``model.eval()``) if the norm is a batch norm.
         """
         valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
-        x = self._encode(u if valid is None else select(valid, u, 0), rngs)
+        x = along_time(self._encode(u if valid is None else select(valid, u, 0), rngs))
 
         def pass_block(block: ResidualBlock, x: Array, state: PyTree, rngs: nnx.Rngs | None) -> Any:
             return block(

@@ -1,7 +1,7 @@
 """S4: one state space a feature, its state matrix diagonal plus low rank."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +107,8 @@ class S4(FeatureSSM):
         Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
         https://arxiv.org/abs/2111.00396.
     """
+
+    feature_axes: ClassVar[Mapping[str, int]] = {**FeatureSSM.feature_axes, "P": 0}
 
     def __init__(
         self,

@@ -243,6 +243,18 @@ class S5(DiagonalLayer):
             )
         return super().edited(state, u, scalar_dt, edits)
 
+    def on_chunk(
+        self, state: Array | None, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """One device's part of a scan, which the fused kernels do not split."""
+        if self.backend == "pallas":
+            raise ValueError(
+                "S5: `backend='pallas'` scans whole sequences on one device, and this mesh splits "
+                "time. Build the layer with another `backend`, or use a mesh without the axis "
+                "`seq`."
+            )
+        return super().on_chunk(state, u, scalar_dt, edits)
+
     def _fused(
         self, coefficients: S5Coefficients, state: Array, u: Array, *, reverse: bool = False
     ) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """SGConv: a long convolution whose kernel is a few short ones, stretched to ever longer scales."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +110,8 @@ class SGConv(KernelLayer):
         Li, Cai, Zhang, Chen and Dey, "What Makes Convolutional Models Great on Long Sequence
         Modeling?", 2022, https://arxiv.org/abs/2210.09298.
     """
+
+    feature_axes: ClassVar[Mapping[str, int]] = {"w": 2, "D": 0, "alpha": 0, "kernel_norm": 1}
 
     def __init__(
         self,

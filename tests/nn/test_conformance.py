@@ -228,7 +228,8 @@ def test_fast_edits_are_the_generic_scan(row):
         u, start = jnp.where(valid[..., None], u, 0.0), m.init_state((3,))
         y, _ = m.generic_scan(start, u, None, edits)
         if m.bidirectional:
-            y += m.generic_scan(start, u, None, edits, backward=True)[0]
+            reverse, _ = m.generic_scan(start, u, None, edits, backward=True)
+            y += m.deliver(reverse, edits.resets)
         return weigh(jnp.where(valid[..., None], y, 0.0))
 
     def fast(m, u):
