@@ -80,20 +80,36 @@ def batch_of(config: Config, task: Task) -> dict[str, np.ndarray]:
     return train_batches(task, seed=0, batch_size=config.train.batch_size)[0]
 
 
+def shapes_of_batch(config: Config, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
+    example, size = task.source("train", seed=0)[0], config.train.batch_size
+    number = {name: np.zeros((), np.int32) for name in ("index", "epoch")}
+    return {
+        name: jax.ShapeDtypeStruct((size, *np.shape(value)), np.asarray(value).dtype)
+        for name, value in {**example, **number, "mask": np.zeros((), bool)}.items()
+    }
+
+
+def check_shapes_of_evaluation(config: Config, task: Task, mesh) -> None:
+    """That task, model and state fit together, without computing anything."""
+
+    def evaluate(batch):
+        steps = build(config, task, mesh).steps
+        return steps.evaluate(steps.initial, batch)
+
+    sums = jax.eval_shape(evaluate, shapes_of_batch(config, task))
+    shapes = {name: x.shape for name, x in sums.items()}
+    assert shapes == {**task.quantities, "examples": ()}
+
+
 def check_shapes_of_a_step(config: Config, task: Task, mesh) -> None:
     """That a train step keeps the shapes of its state, without computing anything."""
-    example = task.source("train", seed=0)[0]
-    size = config.train.batch_size
-    number = {name: np.zeros((), np.int32) for name in ("index", "epoch")}
-    batch = {
-        name: jax.ShapeDtypeStruct((size, *np.shape(value)), np.asarray(value).dtype)
-        for name, value in {**example, **number}.items()
-    }
 
     def step(batch):
         steps = build(config, task, mesh).steps
         return steps.initial, steps.train(steps.initial, batch)[0]
 
+    batch = shapes_of_batch(config, task)
+    del batch["mask"]
     before, after = jax.eval_shape(step, batch)
     assert [(x.shape, x.dtype) for x in before] == [(x.shape, x.dtype) for x in after]
 
@@ -115,11 +131,16 @@ def check_two_steps(config: Config, task: Task, mesh) -> None:
 
 
 @pytest.mark.parametrize("task", ALL_TASKS)
-def test_train_steps_of_the_papers_keep_their_shapes(task, recipe, one_device):
-    """With one block instead of several equal ones; whole models are in the slow tier."""
+def test_recipes_of_the_papers_fit_together(task, recipe, one_device):
+    """With one block; of each task one model's train step, of the others the evaluation.
+
+    Train steps of whole models are in the slow tier.
+    """
+    trained = list(MODELS)[ALL_TASKS.index(task) % len(MODELS)]
     for model in MODELS:
         config, made = recipe(task, model, "paper")
-        check_shapes_of_a_step(with_one_block(config), made, one_device)
+        check = check_shapes_of_a_step if model == trained else check_shapes_of_evaluation
+        check(with_one_block(config), made, one_device)
 
 
 @pytest.mark.slow
