@@ -143,7 +143,7 @@ LAYERS = {
         DLR, {"d_state": 5, "conv": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
     ),
     "dss_exp": Row(DLR, {"d_state": 8, "version": "dss_exp"}, transform_noise=1e-7, slow=True),
-    "hope": Row(HOPE, {"d_state": 8}, transform_noise=1e-7),
+    "hope": Row(HOPE, {"d_state": 8}, transform_noise=1e-7, slow=True),
     "hope_bidirectional": Row(
         HOPE,
         {"d_state": 5, "dt_max": 10.0, "decay_exp": -0.5, "bidirectional": True},
@@ -167,7 +167,7 @@ LAYERS = {
     ),
     "dense_ssm": Row(DenseSSM, {"d_state": 5}, slow=True),
     "dense_ssm_multi_input": Row(DenseSSM, {"d_state": 5, "multi_input": True}, slow=True),
-    "leaky": Row(Leaky),
+    "leaky": Row(Leaky, slow=True),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}, slow=True),
     "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),
 }

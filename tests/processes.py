@@ -21,6 +21,11 @@ CONTEXT.set_forkserver_preload(["experiments.train", "experiments.evaluate"])
 OPTIMISE_LITTLE = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 
 
+def flags(devices: int = 1) -> str:
+    """What XLA is told in these processes; numbers depend on it in their last digits."""
+    return f"{OPTIMISE_LITTLE} --xla_force_host_platform_device_count={devices}"
+
+
 class Command:
     """``python -m experiments.MODULE ARGS``, on so many virtual devices."""
 
@@ -28,8 +33,7 @@ class Command:
         self, folder: Path, module: str, *args: str, devices: int = 1, **environment: str
     ) -> None:
         self.files = [folder / f"{module}-{time.monotonic_ns()}.{name}" for name in ("out", "err")]
-        flags = f"{OPTIMISE_LITTLE} --xla_force_host_platform_device_count={devices}"
-        environment = {"XLA_FLAGS": flags, **environment}
+        environment = {"XLA_FLAGS": flags(devices), **environment}
         self.process = CONTEXT.Process(target=_run, args=(self.files, environment, module, args))
         self.process.start()
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import Command
+from processes import Command, flags
 
 ROOT = Path(__file__).parents[2]
 SLOW = pytest.mark.slow
@@ -188,7 +188,7 @@ def test_evaluate_reproduces_a_run(undisturbed, tmp_path):
     """As a user starts it, with nothing imported beforehand."""
     workdir, _, _ = undisturbed
     command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={workdir}"]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment = os.environ | {"XLA_FLAGS": flags()}
     found = subprocess.run(
         [*command, f"--json={tmp_path / 'again.json'}"],
         cwd=ROOT,

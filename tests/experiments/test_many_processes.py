@@ -126,15 +126,16 @@ def test_a_killed_process_ends_the_other(start_pair, tmp_path, who):
     pair = start_pair(*smoke("s5"), "--train.steps=2000")
     wait_for_rows(pair[0], tmp_path / "run", 8)
     pair[who].kill()
-    before = time.monotonic()
+    killed = time.monotonic()
     code, _, err = pair[1 - who].end()
-    assert time.monotonic() - before < 60
+    assert time.monotonic() - killed < 60
     if who == 0 and code == -signal.SIGABRT:  # its service is gone, which JAX may notice first
         assert "JAX distributed service detected fatal errors" in err
     else:
         assert code == 1
-        assert f"Process {1 - who} failed in what all do together" in err
-        assert err.count("\n") == 1
+        *before, last = err.splitlines()
+        assert f"Process {1 - who} failed in what all do together" in last
+        assert not before or who == 0  # JAX may log that its service is gone
 
 
 @SLOW

