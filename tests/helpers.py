@@ -131,7 +131,7 @@ LAYERS = {
         slow=True,
     ),
     "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}, slow=True),
-    "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7),
+    "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7, slow=True),
     "dlr_scan_sum": Row(
         DLR, {"d_state": 6, "conv": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
     ),

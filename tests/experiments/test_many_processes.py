@@ -17,6 +17,7 @@ from experiments.distributed import check_processes, connect, noticing_lost_proc
 from experiments.errors import RunError, UsageError
 from experiments.mesh import make_mesh, own_rows
 from experiments.metrics import read_rows
+from experiments.models import MODELS
 from experiments.tasks import get_task
 
 SLOW = pytest.mark.slow
@@ -74,15 +75,21 @@ def assert_same_curve(workdir, expected):
 
 
 @SLOW
-@pytest.mark.parametrize(("model", "devices"), [("s5", 1), ("s5", 4), ("s4d", 4)])
-def test_two_processes_learn_what_one_does(start_pair, alone, tmp_path, model, devices):
-    pair = start_pair(*smoke(model), devices=devices)
+@pytest.mark.parametrize(
+    ("model", "devices", "mesh"),
+    [(model, 1, None) for model in MODELS]
+    + [("s5", 4, None), ("s4d", 4, "data=2,seq=4"), ("s5", 1, "seq=2"), ("hope", 1, "seq=2")],
+)
+def test_two_processes_learn_what_one_does(start_pair, alone, tmp_path, model, devices, mesh):
+    """Also with sequences split within each process, and over both."""
+    args = [*smoke(model), *([] if mesh is None else [f"--mesh={mesh}"])]
+    pair = start_pair(*args, devices=devices)
     (code, out, err), (other_code, other_out, other_err) = (command.end() for command in pair)
     assert (code, other_code) == (0, 0), err + other_err
     assert (err, without_gloo(other_out), other_err) == ("", "", "")
     assert f"{2 * devices} x cpu" in out
     assert_same_curve(tmp_path / "run", alone(*smoke(model)))
-    again = [command.end() for command in start_pair(*smoke(model), devices=devices)]
+    again = [command.end() for command in start_pair(*args, devices=devices)]
     assert [code for code, *_ in again] == [0, 0]
     assert "finished" in again[0][1]
 
