@@ -297,6 +297,7 @@ def test_a_damaged_checkpoint_to_go_back_to_ends_the_run(ill, tmp_path, monkeypa
 
     def spoil(checkpoints, step, leaves):
         save(checkpoints, step, leaves)
+        checkpoints.wait()
         (run.workdir / "checkpoints" / str(step) / "checksums.json").unlink()
 
     monkeypatch.setattr(loop.Checkpoints, "save", spoil)
