@@ -2,8 +2,8 @@
 
 ``sample`` writes what training sees to a file; ``prepare`` puts data sets where tasks find them.
 
-Batches are addressable: the data position is the number of the step, so neither prefetching nor an
-interruption can change which examples a step gets.
+Batches are addressable: the data position is the number of the step, plus the batches that
+rollbacks left out, so neither prefetching nor an interruption changes which examples a step gets.
 """
 
 import collections

@@ -109,7 +109,8 @@ def test_a_split_layer_is_the_whole_one(name, edits):
     layer = make(LAYERS[name])
     arguments = {k: v for k, v in everything(layer).items() if k in edits}
     if len(arguments) == len(edits):
-        assert_close(*both_ways(layer, arguments), rtol=1e-4)
+        rtol = 1e-4 if (name, edits) == ("attention", ("lengths",)) else 2e-5
+        assert_close(*both_ways(layer, arguments), rtol=rtol)
 
 
 def test_one_step_length_for_all():
