@@ -61,12 +61,12 @@ def layer_rows(size: Size) -> Iterator[Row]:
 
 
 def sgconv_row(size: Size) -> Row:
-    """SGConv against its convolution alone, with gradients."""
+    """SGConv against its plain convolution alone, with gradients."""
     u, K = jax.random.normal(jax.random.key(0), (2, size.L, size.H))
     layer, parameters = functional(CONTESTANTS["SGConv"].make(size), s5jax.SGConv.__call__)
     programs = {
         "layer": forward_and_backward(layer, parameters, u[None]),
-        "convolution": forward_and_backward(s5jax.ops.fft_conv, u[None], K),
+        "convolution": forward_and_backward(published.convolve, u[None], K),
     }
     seconds = interleaved_medians(programs, turns=2 * TURNS + 1)
     ratio = SGCONV_LIMIT * seconds["convolution"] / seconds["layer"]

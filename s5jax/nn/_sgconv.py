@@ -157,8 +157,8 @@ class SGConv(KernelLayer):
         self.alpha = (
             nnx.Param(alpha, group="ssm_decay") if decay == "learnable" else nnx.Variable(alpha)
         )
-        K = jnp.stack([self._raw_kernel(w_c) for w_c in w])
-        self.kernel_norm = nnx.Variable(jnp.linalg.norm(K, axis=1).astype(param_dtype))
+        norm = jax.jit(lambda w: jnp.linalg.norm(jax.vmap(self._raw_kernel)(w), axis=1))
+        self.kernel_norm = nnx.Variable(norm(w).astype(param_dtype))
 
     def algorithm(self, L: int, batch: int = 1) -> str:
         """``"fft"``, as there is no state to hand on."""

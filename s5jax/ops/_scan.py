@@ -195,7 +195,10 @@ def _solve_jvp(
 def _sequential(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:
     """One step after the other; L-long complex arrays enter and leave as real and imaginary parts.
 
-    So they need not be interleaved when they come from, and go to, real matrix products.
+    So they need not be interleaved when they come from, and go to, real matrix products. The carry
+    stays complex: with a pair of real ones a scan by itself took 0.7 of the time on a CPU, but the
+    gradient of a bidirectional S5 layer 1.15, where two loops share the cores and every small
+    operation of a step counts.
     """
 
     def step(x: Array, inputs: tuple[Any, Any, Array | None]) -> tuple[Array, Any]:

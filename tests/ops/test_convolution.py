@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from s5jax.ops import fft_conv, fft_conv_ref, segment_conv, segment_conv_ref
+from s5jax.ops import _convolution, fft_conv, fft_conv_ref, segment_conv, segment_conv_ref
 from s5jax.ops._convolution import _fft_length
 
 FFT_CONV = jax.jit(fft_conv)
@@ -74,6 +74,32 @@ def test_gradients_agree_with_the_reference(L, Lk, Lr):
 def test_gradients_by_finite_differences():
     u, k, k_reverse = draw(9, 5, 4, batch=())
     check_grads(lambda *a: FFT_CONV(*a[:2], k_reverse=a[2]), (u, k, k_reverse), order=1)
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(L=st.integers(1, 90), Lk=st.integers(1, 99), Lr=st.integers(0, 99), seed=st.integers(0, 99))
+def test_split_transforms_of_any_lengths(L, Lk, Lr, seed):
+    """They serve long sequences; here they are asked for at every length."""
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_convolution, "_SPLIT", 0)
+        u, k, k_reverse = draw(L, Lk, Lr, seed=seed)
+        y = jax.jit(lambda *a: fft_conv(*a[:2], k_reverse=a[2]))(u, k, k_reverse)
+        np.testing.assert_allclose(y, fft_conv_ref(u, k, k_reverse=k_reverse), atol=1e-12)
+
+
+@pytest.mark.parametrize("L", [16_384, 20_001])
+def test_split_transforms_agree_with_plain_ones(L, monkeypatch):
+    u, k, _ = draw(L, L, batch=(2,), dtype="float32")
+
+    def conv(u, k):
+        y, pull = jax.vjp(fft_conv, u, k / np.sqrt(L).astype(k.dtype))
+        return y, pull(jnp.cos(y))
+
+    split = jax.jit(conv)(u, k)
+    monkeypatch.setattr(_convolution, "_SPLIT", 10 * L)
+    plain = jax.jit(lambda u, k: conv(u, k))(u, k)
+    for x, y in zip(jax.tree.leaves(split), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max())
 
 
 def test_long_float32_sequence_stays_accurate():
