@@ -29,9 +29,10 @@ from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.row import Row
 
 NAMES = [
+    "host_overhead",
     *("s4d_kernel", "dlr_kernel", "s4_kernel", "hope_kernel"),
     *("s4d_layer", "dlr_layer", "s4_layer", "hope_layer", "sgconv_layer"),
-    *("s5_train_step", "s5_train_memory", "compile_time", "host_overhead"),
+    *("s5_train_step", "s5_train_memory", "compile_time"),
     *("linear_in_L", "million", "generate", "pathfinder_32", "pathfinder_128"),
 ]
 SMALL = Size(L=64, H=4, N=8)
