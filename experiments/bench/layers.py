@@ -56,20 +56,22 @@ def layer_times(lengths: Sequence[int], size: Size, roofline: Roofline) -> Itera
 
 
 def _at(mode: Mode, size: Size, roofline: Roofline) -> Iterator[LayerTime]:
-    programs: dict[tuple[str, str], Program] = {}
-    floors: dict[str, float] = {}
+    """A layer's algorithms take turns with each other only.
+
+    Right after attention had returned gigabytes, S4 took three times as long.
+    """
     for name, contestant in CONTESTANTS.items():
         layer = contestant.make(size)
-        floors[name] = _floor(mode, layer, size, contestant.work(size), roofline)
+        floor_s = _floor(mode, layer, size, contestant.work(size), roofline)
+        programs = {}
         for variant, program in _programs(mode, name, layer, size).items():
             if program.temporary_bytes > MEMORY_SHARE * memory_of(jax.devices()[0]):
                 needed = program.temporary_bytes / 1e9
                 print(f"{mode} {size.L:,} {name} {variant} is left out: it needs {needed:.0f} GB")
             else:
-                programs[name, variant] = program
-    seconds = interleaved_medians(programs, turns=3)
-    for name, variant in programs:
-        yield LayerTime(name, variant, mode, size.L, seconds[name, variant], floors[name])
+                programs[variant] = program
+        for variant, seconds in interleaved_medians(programs, turns=3).items():
+            yield LayerTime(name, variant, mode, size.L, seconds, floor_s)
 
 
 def _programs(mode: Mode, name: str, layer: s5jax.SequenceLayer, size: Size) -> dict[str, Program]:

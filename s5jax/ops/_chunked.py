@@ -53,17 +53,18 @@ def conv_backend(
     ``"fft"``. On two CPU cores, with 128 features and one sequence, chunks took these shares of the
     FFT's time, forward, and forward and backward:
 
-    =====  ===========  ==========  ==========  ==========
-    layer  real states  4,096       16,384      65,536
-    =====  ===========  ==========  ==========  ==========
-    S4D    64           0.87, 0.82  0.65, 0.92  0.52, 0.81
-    S4     64           0.63, 0.82  0.96, 0.98  0.60, 0.88
-    HOPE   64           0.85, 1.01  0.70, 1.12  0.62, 0.90
-    DLR    128          1.14, 1.42  0.83, 1.02  0.70, 0.92
-    =====  ===========  ==========  ==========  ==========
+    =====  ===========  ==========  ==========
+    layer  real states  4,096       16,384
+    =====  ===========  ==========  ==========
+    S4D    64           0.89, 0.85  0.84, 0.83
+    S4     64           0.75, 0.91  0.96, 1.10
+    HOPE   64           1.04, 0.98  0.86, 1.11
+    DLR    128          1.34, 1.08  1.09, 1.06
+    =====  ===========  ==========  ==========
 
-    and at 65,536 steps half of the memory or less; with 32 features and 262,144 steps 0.4 and 0.6
-    of the time. With eight sequences of 4,096 steps they lost. Nothing was measured on a GPU.
+    and from 65,536 steps on half of the memory or less. Before `fft_conv` took its transforms
+    apart they took 0.52 to 0.70 and 0.81 to 0.92 of its time there; it now takes 0.73 and 0.84 of
+    what it did. With eight sequences of 4,096 steps they lost. Nothing was measured on a GPU.
 
     Args:
         conv: ``"auto"``, or one of the two.
