@@ -40,7 +40,7 @@ def split_for(n: int) -> Split:
     """Of at least n samples.
 
     The power of two next to three times the root was the best M, or within a tenth of it, between
-    8,192 and 524,288 samples and with 32 and 128 features on two CPU cores.
+    32,768 and 524,288 samples and with 32 and 128 features on two CPU cores.
     """
     M = 1 << round(math.log2(3 * math.sqrt(n)))
     return Split(-(-n // M), M)
