@@ -51,7 +51,7 @@ class CISizes(NamedTuple):
 
 
 def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
-    """Every claim about speed; first the one that is about Python, while its heap is small."""
+    """Every claim about speed; first the loop, which is slower after others."""
     short, long = sizes.loop_steps
     yield training.host_overhead_row(loop, short=short, long=long)
     yield from ratios.kernel_rows(sizes.layer)

@@ -62,7 +62,8 @@ def conv_backend(
     DLR    128          1.34, 1.08  1.09, 1.06
     =====  ===========  ==========  ==========
 
-    and from 65,536 steps on half of the memory or less. Before `fft_conv` took its transforms
+    in one run (S4 and HOPE in another, with more turns), where the same program twice differed by
+    up to 1.17; and from 65,536 steps on half of the memory or less. Before `fft_conv` took its transforms
     apart they took 0.52 to 0.70 and 0.81 to 0.92 of its time there; it now takes 0.73 and 0.84 of
     what it did. With eight sequences of 4,096 steps they lost. Nothing was measured on a GPU.
 
