@@ -63,10 +63,10 @@ def conv_backend(
     =====  ===========  ==========  ==========
 
     in one run (S4 and HOPE in another, with more turns), where the same program twice differed by
-    up to 1.17. From 65,536 steps on they take half of the memory or less. Before `fft_conv` took its
-    transforms apart, chunks took 0.52 to 0.70 and 0.81 to 0.92 of its time there; it now takes 0.73
-    and 0.84 of what it did. With eight sequences of 4,096 steps they lost. Nothing was measured on
-    a GPU.
+    up to 1.17. From 65,536 steps on they take half of the memory or less. Before `fft_conv` took
+    its transforms apart, chunks took 0.52 to 0.70 and 0.81 to 0.92 of its time there; it now takes
+    0.73 and 0.84 of what it did. With eight sequences of 4,096 steps they lost. Nothing was
+    measured on a GPU.
 
     Args:
         conv: ``"auto"``, or one of the two.
