@@ -9,11 +9,11 @@ from flax import nnx
 import s5jax
 from experiments.build import evaluate, prepare
 from experiments.cli import FileFlags, MeshSpec
-from experiments.compilation import keep_compiled
 from experiments.config import Config, read_config
 from experiments.errors import UsageError, blaming_options, run_command
 from experiments.loop import describe
 from experiments.mesh import make_mesh
+from experiments.process import set_up_process
 from experiments.results import Results, read_results, write_json
 from experiments.tasks import HERE, Files
 
@@ -91,7 +91,7 @@ def load_run(workdir: Path) -> tuple[Config, Results, nnx.Module]:
 
 def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
-    keep_compiled()
+    set_up_process()
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
     results = evaluate_run(flags.workdir, flags.mesh, flags.files(), flags.dt)
     print(describe(results))

@@ -14,9 +14,9 @@ import tyro
 
 import s5jax
 from experiments.cli import FileFlags
-from experiments.compilation import keep_compiled
 from experiments.config import read_config
 from experiments.errors import UsageError, blaming_options, run_command
+from experiments.process import set_up_process
 from experiments.tasks import HERE, TASKS, Files, LanguageTask, get_task
 
 
@@ -126,7 +126,7 @@ def _continue(
 
 def main() -> None:
     """Reads the command line, samples, and prints the texts and the speed."""
-    keep_compiled()
+    set_up_process()
     flags = tyro.cli(GenerateFlags, prog="python -m experiments.generate", use_underscores=True)
     samples = generate(flags.workdir, flags.prompt, flags, files=flags.files())
     print("\n\n".join(samples.texts))

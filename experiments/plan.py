@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from experiments.build import Setup, prepare
 from experiments.cli import parse_plan
-from experiments.compilation import keep_compiled
 from experiments.display import duration
 from experiments.errors import RunError, blaming_options, run_command
 from experiments.mesh import make_mesh
+from experiments.process import set_up_process
 from experiments.recipes import describe_changes
 from experiments.results import device_name
 from experiments.steps import Leaves
@@ -124,7 +124,7 @@ def _size(n_bytes: float) -> str:
 
 def main() -> None:
     """Reads the command line, tries a few steps, and prints the plan."""
-    keep_compiled()
+    set_up_process()
     flags = parse_plan(sys.argv[1:])
     config = flags.config()
     batch_size, parts = config.train.batch_size, config.train.accumulate

@@ -14,9 +14,9 @@ import tyro
 from flax import nnx
 
 from experiments.cli import FileFlags
-from experiments.compilation import keep_compiled
 from experiments.errors import UsageError, blaming_file, blaming_options, pick, run_command
 from experiments.evaluate import load_run
+from experiments.process import set_up_process
 from experiments.tasks import HERE, Batch, Files, Task, get_task
 
 Row = dict[str, int | float | str]
@@ -161,7 +161,7 @@ WRITERS: dict[str, Callable[[list[Row], TextIO], None]] = {
 
 def main() -> None:
     """Reads the command line, predicts and writes."""
-    keep_compiled()
+    set_up_process()
     flags = tyro.cli(PredictFlags, prog="python -m experiments.predict", use_underscores=True)
     suffix = ".csv" if flags.out is None else flags.out.suffix
     write = pick("ending of --out", suffix, WRITERS)

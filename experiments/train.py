@@ -5,17 +5,17 @@ import sys
 import jax
 
 from experiments.cli import parse_train
-from experiments.compilation import keep_compiled
 from experiments.distributed import say
 from experiments.errors import run_command
 from experiments.loop import fit
 from experiments.mesh import make_mesh
+from experiments.process import set_up_process
 from experiments.recipes import describe_changes
 
 
 def main() -> None:
     """Reads the command line and trains."""
-    keep_compiled()
+    set_up_process()
     flags = parse_train(sys.argv[1:])
     config = flags.config()
     if flags.print_config:

@@ -7,15 +7,15 @@ import tyro
 from experiments.bench.picture import plot_layers
 from experiments.bench.roofline import measure_roofline
 from experiments.bench.suites import SUITES, BenchFlags
-from experiments.compilation import keep_compiled
 from experiments.errors import UsageError, run_command
 from experiments.mesh import make_mesh
+from experiments.process import set_up_process
 from experiments.results import device_name, environment, write_json
 
 
 def main() -> None:
     """Measures a suite, and prints every row as it is known."""
-    keep_compiled()
+    set_up_process()
     flags = tyro.cli(BenchFlags, prog="python -m experiments.bench")
     if flags.picture is not None and flags.suite != "layers":
         raise UsageError(

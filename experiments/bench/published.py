@@ -89,7 +89,7 @@ def run_layer(layer: Any, u: Float[Array, "*batch L H"]) -> Float[Array, "*batch
     """A sequence through a layer: its kernel, and the plain convolution; or S5's scan."""
     if isinstance(layer, s5jax.S5):
         return _run_s5(layer, u)
-    return convolve(u, KERNELS[type(layer)](layer, u.shape[-2])) + layer.D[...] * u
+    return convolve(u, KERNELS[type(layer)](layer, u.shape[-2])) + _skip(layer, u)
 
 
 class S5(s5jax.S5):
@@ -124,7 +124,12 @@ def _run_s5(layer: s5jax.S5, u: Float[Array, "*batch L H"]) -> Float[Array, "*ba
             x = jnp.concatenate([x, reverse], axis=-1)
         return jax.vmap(lambda x_t: 2 * (C @ x_t).real)(x)
 
-    return jax.vmap(one)(u) + layer.D[...] * u
+    return jax.vmap(one)(u) + _skip(layer, u)
+
+
+def _skip(layer: Any, u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L H"]:
+    """D u, spread by hand as in this library: left to XLA on a CPU, its gradient is slow."""
+    return jnp.broadcast_to(layer.D[...], u.shape) * u
 
 
 class CacheState(NamedTuple):

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Inexact
 
 from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import Edits
+from s5jax.nn._dense import feedthrough
 from s5jax.nn._feature_ssm import TRANSFORM, Transform, initial_raw_step
 from s5jax.nn._kernel import KernelLayer
 from s5jax.ops import (
@@ -226,9 +227,10 @@ class HOPE(KernelLayer):
         if self.form == "mirrored":
             y = self._multiply_spectra(jnp.concatenate([v, jnp.flip(v, -2)], -2))
             halves = y[..., :L, :], jnp.flip(y[..., L:, :], -2)
-            y = jnp.concatenate([half + D * v for half, D in zip(halves, self.D, strict=True)], -1)
+            skips = (feedthrough(D, v) for D in self.D)
+            y = jnp.concatenate([half + skip for half, skip in zip(halves, skips, strict=True)], -1)
         else:
-            y = self._multiply_spectra(v) + self.D[...] * v
+            y = self._multiply_spectra(v) + feedthrough(self.D[...], v)
         return y.astype(self._compute_dtype(u))
 
     def kernel(self, L: int) -> Array | tuple[Array, Array]:

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Inexact, PyTree
 
 from s5jax.nn._base import Edits, SequenceLayer
+from s5jax.nn._dense import feedthrough
 from s5jax.nn._split import check_shares, exchange, gather, own_share
 from s5jax.ops import CHUNK, ChunkTables, chunked_conv, conv_backend, fft_conv
 
@@ -109,7 +110,7 @@ class KernelLayer(SequenceLayer):
 
     def _skip(self, coefficients: Any, y: Array, u: Array) -> Array:
         if coefficients.D is not None:
-            y = y + coefficients.D * u
+            y = y + feedthrough(coefficients.D, u)
         return y.astype(self._compute_dtype(u))
 
     def _wide(self, u: Array) -> Array:

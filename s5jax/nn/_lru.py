@@ -11,7 +11,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_positive
 from s5jax.init import lru_ring
-from s5jax.nn._dense import complex_matmul, real_matmul
+from s5jax.nn._dense import complex_matmul, feedthrough, real_matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import Backend, StateSpace, pair_to_complex, scan_backend
 
@@ -151,7 +151,7 @@ class LRU(DiagonalLayer):
         dtype = self._compute_dtype(u)
         y = real_matmul(x, coefficients.C.T, dtype)
         if coefficients.D is not None:
-            y = y + coefficients.D * u
+            y = y + feedthrough(coefficients.D, u)
         return y.astype(dtype)
 
     def to_ssm(self) -> StateSpace:

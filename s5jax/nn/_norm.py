@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact
 
 from s5jax._errors import check_choice
+from s5jax.nn._dense import flat_apply
 
 Norm = Literal["batch", "layer", "scalar_layer"]
 
@@ -62,9 +63,9 @@ def normalise(
     valid: Bool[Array, "*batch L"] | None = None,
 ) -> Inexact[Array, "*batch L H"]:
     """Applies the norm; the statistics of a batch norm leave padding out."""
-    if isinstance(norm, nnx.BatchNorm):
-        return norm(x, mask=None if valid is None else valid[..., None])
-    return norm(x)
+    if isinstance(norm, nnx.BatchNorm) and valid is not None:
+        return flat_apply(lambda x, mask: norm(x, mask=mask), x, valid[..., None])
+    return flat_apply(norm, x)
 
 
 def check_stepwise(norm: nnx.Module) -> None:

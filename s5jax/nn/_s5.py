@@ -18,7 +18,7 @@ from s5jax.init import (
     s5_output_matrix,
 )
 from s5jax.nn._base import Edits
-from s5jax.nn._dense import complex_matmul, real_matmul
+from s5jax.nn._dense import complex_matmul, feedthrough, real_matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import (
     Backend,
@@ -206,7 +206,7 @@ class S5(DiagonalLayer):
         C = coefficients.C * (2 if self.conj_sym else 1)
         y = real_matmul(x, C.T, dtype)
         if coefficients.D is not None:
-            y = y + coefficients.D * u
+            y = y + feedthrough(coefficients.D, u)
         return y.astype(dtype)
 
     def parallel(

