@@ -236,12 +236,34 @@ def _dense_states(
     carry: Float[Array, "H N N"], driven: Float[Array, "b n H N"], s: Float[Array, "b H N"]
 ) -> tuple[Float[Array, "b n H N"], Float[Array, "b H N"]]:
     """States before each of n chunks, and after the last."""
+    before, after = _dense_scan(carry, jnp.moveaxis(driven, 1, 0), s)
+    return jnp.moveaxis(before, 0, 1), after
+
+
+@jax.custom_jvp
+def _dense_scan(carry: Array, driven: Array, s: Array) -> tuple[Array, Array]:
+    """As `_dense_states`, with the chunks leading.
+
+    The derivative of the states obeys the same recurrence. Written as such, the gradient of the
+    matrices is one product of all chunks, where a loop would add to them in each.
+    """
 
     def advance(s: Array, driven: Array) -> tuple[Array, Array]:
         return s + highest("hij,bhj->bhi", carry, s) + driven, s
 
-    after, before = jax.lax.scan(advance, s, jnp.moveaxis(driven, 1, 0))
-    return jnp.moveaxis(before, 0, 1), after
+    after, before = jax.lax.scan(advance, s, driven)
+    return before, after
+
+
+@_dense_scan.defjvp
+def _dense_scan_jvp(
+    primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    carry, driven, s = primals
+    carry_dot, driven_dot, s_dot = tangents
+    before, after = _dense_scan(carry, driven, s)
+    driven_dot = driven_dot + highest("hij,nbhj->nbhi", carry_dot, before)
+    return (before, after), _dense_scan(carry, driven_dot, s_dot)
 
 
 def _diagonal_states(
