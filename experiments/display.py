@@ -1,5 +1,6 @@
 """What a run shows: a progress bar on a terminal, sparse lines elsewhere."""
 
+import statistics
 import time
 from collections.abc import Mapping
 
@@ -29,6 +30,7 @@ class Display:
         is_live = self.console.is_terminal or self.console.is_jupyter
         self._has_bar = is_live and not self.console.quiet
         self._line_at = -SECONDS_BETWEEN_LINES
+        self._speeds: list[float] = []
         self.restart_clock(step)
 
     def __enter__(self) -> "Display":
@@ -67,6 +69,7 @@ class Display:
         seconds = max(now - before, 1e-9) / max(step - last_step, 1)
         self._clock = (now, step)
         speed = self.batch_size / seconds
+        self._speeds.append(speed)
         left = duration(seconds * (self.steps - step))
         text = f"{_measures(row)}  {speed:,.1f} samples/s  {left} left"
         self._bar.update(self._bar_task, text=text)
@@ -74,6 +77,11 @@ class Display:
             self._line_at = now
             self.report(f"step {step:,}/{self.steps:,}  {text}")
         return {"samples_per_s": speed}
+
+    @property
+    def speed(self) -> float | None:
+        """The median of all ``samples_per_s``."""
+        return statistics.median(self._speeds) if self._speeds else None
 
 
 def duration(seconds: float) -> str:

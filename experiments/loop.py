@@ -329,6 +329,7 @@ class _Run:
             "validation": {name: best[name] for name in test},
             "test": test,
             "wall_s": round(time.monotonic() - self.started, 1),
+            "samples_per_s": self.display.speed,
             **environment(self.setup.mesh),
         }
         if is_main():

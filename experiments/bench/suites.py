@@ -47,13 +47,11 @@ class CISizes(NamedTuple):
     position: int = 16_384
     d_model: int = 128
     n_layers: int = 6
-    loop_steps: tuple[int, int] = (50, 350)
+    loop_steps: int = 200
 
 
 def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
-    """Every claim about speed; first the loop, which is slower after others."""
-    short, long = sizes.loop_steps
-    yield training.host_overhead_row(loop, short=short, long=long)
+    """Every claim about speed."""
     yield from ratios.kernel_rows(sizes.layer)
     yield from ratios.layer_rows(sizes.layer)
     yield ratios.sgconv_row(sizes.layer)
@@ -61,6 +59,7 @@ def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
     yield ratios.linear_row(sizes.lengths, sizes.doubled)
     yield ratios.million_row(sizes.million)
     yield ratios.generate_row(sizes.position, d_model=sizes.d_model, n_layers=sizes.n_layers)
+    yield training.host_overhead_row(loop, steps=sizes.loop_steps)
     yield from pipelines.generator_rows(("pathfinder_32", "pathfinder_128"))
 
 

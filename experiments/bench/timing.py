@@ -13,6 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 Name = TypeVar("Name", bound=Hashable)
 TURN_S = 0.1
+LONG_S = 1
 
 
 class Program(NamedTuple):
@@ -75,18 +76,19 @@ def interleaved_medians(
     """Median seconds of each function.
 
     They take turns after a first run, so that a slow spell hits all of them. What is short runs
-    several times a turn, for a tenth of a second. What takes less than a second runs once more
-    before each turn: just after a neighbour had returned gigabytes to the system, the kernel of S4
-    took 0.5 s instead of 0.2.
+    several times a turn, for a tenth of a second, and what takes a second and more has half of the
+    turns. The others run once more before each: just after a neighbour had returned gigabytes to
+    the system, the kernel of S4 took 0.5 s instead of 0.2.
     """
     times: dict[Name, list[float]] = {name: [] for name in runs}
     first = {name: _seconds(run) for name, run in runs.items()}
-    counts = {name: max(1, round(TURN_S / seconds)) for name, seconds in first.items()}
-    for _ in range(turns):
+    for turn in range(turns):
         for name, run in runs.items():
-            if first[name] < 1:
+            if first[name] < LONG_S:
                 run()
-            times[name] += [_seconds(run) for _ in range(counts[name])]
+            elif turn >= max(1, turns // 2):
+                continue
+            times[name] += [_seconds(run) for _ in range(max(1, round(TURN_S / first[name])))]
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -29,11 +29,10 @@ from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.row import Row
 
 NAMES = [
-    "host_overhead",
     *("s4d_kernel", "dlr_kernel", "s4_kernel", "hope_kernel"),
     *("s4d_layer", "dlr_layer", "s4_layer", "hope_layer", "sgconv_layer"),
     *("s5_train_step", "s5_train_memory", "compile_time"),
-    *("linear_in_L", "million", "generate", "pathfinder_32", "pathfinder_128"),
+    *("linear_in_L", "million", "generate", "host_overhead", "pathfinder_32", "pathfinder_128"),
 ]
 SMALL = Size(L=64, H=4, N=8)
 
@@ -123,7 +122,7 @@ def test_rows_of_the_ci_suite(quick, monkeypatch, toy):
     trained = [row_of(name) for name in NAMES if name.startswith(("s5_", "compile"))]
     monkeypatch.setattr(training, "train_step_rows", lambda config: trained)
     monkeypatch.setattr(
-        training, "host_overhead_row", lambda config, short, long: row_of("host_overhead")
+        training, "host_overhead_row", lambda config, steps: row_of("host_overhead")
     )
     sizes = suites.CISizes(
         layer=SMALL,

@@ -47,7 +47,7 @@ def finish(start):
 def record(workdir):
     """What must not depend on what happened on the way."""
     results = json.loads((workdir / "results.json").read_text())
-    del results["wall_s"], results["commit"]
+    del results["wall_s"], results["samples_per_s"], results["commit"]
     model = {path.name: path.read_bytes() for path in (workdir / "model").iterdir()}
     return (workdir / "metrics.jsonl").read_text(), results, model
 

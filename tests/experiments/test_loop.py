@@ -42,7 +42,7 @@ def copy(finished, tmp_path):
 def record(workdir):
     """What must not depend on interruptions."""
     results = read_results(workdir)
-    del results["wall_s"], results["commit"]
+    del results["wall_s"], results["samples_per_s"], results["commit"]
     model = (workdir / "model" / "parameters.safetensors").read_bytes()
     return (workdir / "metrics.jsonl").read_text(), results, model
 
@@ -89,7 +89,7 @@ def test_results_name_the_run_and_its_figures(finished):
     assert results["best_step"] == best["step"]
     assert set(results["test"]) == {"loss", "accuracy"}
     assert results["versions"]["jax"] == jax.__version__
-    assert {"wall_s", "device", "commit"} <= set(results)
+    assert {"wall_s", "samples_per_s", "device", "commit"} <= set(results)
     assert (results["epochs"], results["metric"]) == (1.5, "accuracy")
 
 

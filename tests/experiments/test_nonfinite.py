@@ -162,7 +162,7 @@ class Fitted:
 
     def record(self):
         results = read_results(self.workdir)
-        del results["wall_s"], results["commit"]
+        del results["wall_s"], results["samples_per_s"], results["commit"]
         return (self.workdir / "metrics.jsonl").read_text(), results
 
     def checkpoints(self):
