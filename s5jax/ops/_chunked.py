@@ -50,23 +50,21 @@ def conv_backend(
     ``"auto"`` is ``"chunked"`` on a CPU for one direction (the transform serves both at once) and
     few states a feature: up to 64 real ones from 4,096 steps for each sequence in the batch on (a
     kernel costs the same for any batch, and chunks need none), up to 128 from 16,384; else
-    ``"fft"``. On two CPU cores, with 128 features and one sequence, chunks took these shares of the
-    FFT's time, forward, and forward and backward:
+    ``"fft"``, which is what `s5jax.HOPE` picks anyway: its kernel is cheap. On two CPU cores, with
+    128 features and one sequence, chunks took these shares of the FFT's time in one run, forward,
+    and forward and backward; the same program twice differed by up to 1.17:
 
-    =====  ===========  ==========  ==========
-    layer  real states  4,096       16,384
-    =====  ===========  ==========  ==========
-    S4D    64           0.89, 0.85  0.84, 0.83
-    S4     64           0.75, 0.91  0.96, 1.10
-    HOPE   64           1.04, 0.98  0.86, 1.11
-    DLR    128          1.34, 1.08  1.09, 1.06
-    =====  ===========  ==========  ==========
+    =====  ===========  ==========  ==========  ==========
+    layer  real states  4,096       16,384      65,536
+    =====  ===========  ==========  ==========  ==========
+    S4D    64           0.79, 0.80  0.74, 0.67  0.67, 0.74
+    S4     64           0.76, 0.93  1.02, 1.06  0.84, 1.07
+    HOPE   64           0.89, 1.00  1.14, 1.34  0.95, 1.12
+    DLR    128          0.88, 1.24  0.92, 1.10  0.78, 0.96
+    =====  ===========  ==========  ==========  ==========
 
-    in one run (S4 and HOPE in another, with more turns), where the same program twice differed by
-    up to 1.17. From 65,536 steps on they take half of the memory or less. Before `fft_conv` took
-    its transforms apart, chunks took 0.52 to 0.70 and 0.81 to 0.92 of its time there; it now takes
-    0.73 and 0.84 of what it did. With eight sequences of 4,096 steps they lost. Nothing was
-    measured on a GPU.
+    From 65,536 steps on chunks take half of the memory or less. With eight sequences of 4,096 steps
+    they lost. Nothing was measured on a GPU.
 
     Args:
         conv: ``"auto"``, or one of the two.

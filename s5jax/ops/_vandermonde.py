@@ -51,14 +51,34 @@ def vandermonde(
         Models", 2022, https://arxiv.org/abs/2206.11893.
     """
     _check("vandermonde", c, z, L)
-    # Shared exponents make one flat product of H * L / T rows, so the tables balance elsewhere.
-    T = block_length(L if z.ndim == 2 else L * c.shape[-2])
+    if z.ndim == 1:
+        return _shared(c, z, L)
+    T = block_length(L)
     left = c[..., None, :] * jnp.moveaxis(_exponentials(z, T, -(-L // T)), -1, -2)
     right = _exponentials(z, 1, T)
-    subscripts = "...han,hnb->...hab" if z.ndim == 2 else "...han,nb->...hab"
-    product = functools.partial(jnp.einsum, subscripts, precision="highest")
+    product = functools.partial(jnp.einsum, "...han,hnb->...hab", precision="highest")
     K = product(left.real, right.real) - product(left.imag, right.imag)
     return jnp.moveaxis(K.reshape(*K.shape[:-2], -1)[..., :L], -1, -2)
+
+
+def _shared(
+    c: Complex[Array, "*batch H N"], z: Complex[Array, " N"], L: int
+) -> Float[Array, "*batch L H"]:
+    """`vandermonde` for exponents that all features share: one flat product, time before features.
+
+    With real and imaginary parts stacked, and the lags of a block as rows, the gradient takes two
+    products and no transposed copy of the kernel's: 24 ms forward and backward for 64 states, 128
+    features and 16,384 lags on two CPU cores, where four products with features first took 110.
+    """
+    columns = c.reshape(-1, c.shape[-1]).T
+    T = block_length(L * columns.shape[-1])
+    left = _exponentials(z, T, -(-L // T))[..., None] * columns[:, None]
+    right = _exponentials(z, 1, T)
+    left = jnp.concatenate([left.real, -left.imag]).reshape(2 * len(z), -1)
+    right = jnp.concatenate([right.real, right.imag])
+    K = jnp.einsum("nb,nm->bm", right, left, precision="highest")
+    K = jnp.swapaxes(K.reshape(T, -1, columns.shape[-1]), 0, 1).reshape(-1, *c.shape[:-1])
+    return jnp.moveaxis(K[:L], 0, -2)
 
 
 def vandermonde_ref(
