@@ -69,7 +69,7 @@ def train_step_rows(config: Config) -> Iterator[Row]:
             name: Step(prepare(dataclasses.replace(config, model=model), mesh))
             for name, model in {"ours": config.model, "published": published_model}.items()
         }
-    step_s = interleaved_medians(steps, turns=4)
+    step_s = interleaved_medians(steps, turns=2)
     temporary_mb = {name: step.temporary_mb for name, step in steps.items()}
     compile_s = {name: step.compile_s for name, step in steps.items()}
     ratio = step_s["published"] / step_s["ours"]
