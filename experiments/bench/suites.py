@@ -24,7 +24,7 @@ class BenchFlags:
     """
 
     suite: Suite = "ci"
-    """ci: every claim about speed as a ratio, larger is better, in six minutes on two cores;
+    """ci: every claim about speed as a ratio, larger is better, in five minutes on two cores;
     layers: all layers over lengths, by every algorithm; models: the train step of every model;
     tasks: the input pipeline of every task; generators: what draws examples by itself."""
     json: Path | None = None
