@@ -80,7 +80,7 @@ class Display:
 
     @property
     def speed(self) -> float | None:
-        """The median of all ``samples_per_s``."""
+        """The median of all ``samples_per_s``; None before the first."""
         return statistics.median(self._speeds) if self._speeds else None
 
 

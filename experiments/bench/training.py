@@ -64,11 +64,12 @@ def train_step_rows(config: Config) -> Iterator[Row]:
     assert isinstance(config.model, S5Options)
     published_model = PublishedOptions(**vars(config.model))
     mesh = make_mesh("data=1", batch_size=config.train.batch_size)
+    setups = {
+        name: prepare(dataclasses.replace(config, model=model), mesh)
+        for name, model in {"ours": config.model, "published": published_model}.items()
+    }
     with compiling_afresh():
-        steps = {
-            name: Step(prepare(dataclasses.replace(config, model=model), mesh))
-            for name, model in {"ours": config.model, "published": published_model}.items()
-        }
+        steps = {name: Step(setup) for name, setup in setups.items()}
     step_s = interleaved_medians(steps, turns=2)
     temporary_mb = {name: step.temporary_mb for name, step in steps.items()}
     compile_s = {name: step.compile_s for name, step in steps.items()}
@@ -88,10 +89,8 @@ def host_overhead_row(config: Config, *, steps: int) -> Row:
     train = dataclasses.replace(
         config.train, steps=steps, log_every=n, eval_every=steps, checkpoint_every=steps
     )
-    config, mesh = (
-        dataclasses.replace(config, train=train),
-        make_mesh("data=1", batch_size=batch_size),
-    )
+    config = dataclasses.replace(config, train=train)
+    mesh = make_mesh("data=1", batch_size=batch_size)
     step = Step(prepare(config, mesh))
     step()
     before_s = _seconds_a_step(step, n)
