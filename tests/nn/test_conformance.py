@@ -404,7 +404,7 @@ def test_transformations(row):
     assert_close(jax.jit(jax.vmap(call))(u), call(u))
     plain = jax.jit(jax.grad(lambda u: weigh(call(u))))(u)
     assert_close(jax.jit(jax.grad(lambda u: weigh(jax.checkpoint(call)(u))))(u), plain)
-    check_grads(call, (u,), order=1, atol=1e-2, rtol=1e-2)
+    check_grads(call, (u,), order=1, atol=3e-3, rtol=3e-3, eps=1e-2)  # 1e-4 drowns in float32
 
 
 @each(LAYERS)
