@@ -79,6 +79,16 @@ def test_medians_of_functions_that_take_turns(monkeypatch):
     assert all(value > 0 for value in medians.values())
 
 
+def test_what_takes_long_has_half_of_the_turns(monkeypatch):
+    monkeypatch.setattr(timing, "TURN_S", 0.0)
+    monkeypatch.setattr(timing, "LONG_S", 0)
+    calls = []
+    runs = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    timing.interleaved_medians(runs, turns=4)
+    timing.interleaved_medians(runs, turns=1)
+    assert "".join(calls) == "ab" + 2 * "ab" + "ab" + "ab"
+
+
 def test_a_cache_is_put_aside_while_compiling_is_timed():
     enabled = jax.config.jax_enable_compilation_cache
     with timing.compiling_afresh():

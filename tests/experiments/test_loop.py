@@ -90,6 +90,7 @@ def test_results_name_the_run_and_its_figures(finished):
     assert set(results["test"]) == {"loss", "accuracy"}
     assert results["versions"]["jax"] == jax.__version__
     assert {"wall_s", "samples_per_s", "device", "commit"} <= set(results)
+    assert results["samples_per_s"] > 0
     assert (results["epochs"], results["metric"]) == (1.5, "accuracy")
 
 
