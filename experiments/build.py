@@ -64,7 +64,7 @@ def prepare(
     *,
     files: Files = HERE,
     dt: int | None = None,
-    freeze: bool = False,
+    freeze: bool = True,
 ) -> Setup:
     """Builds task, model, optimiser and steps.
 
@@ -74,7 +74,8 @@ def prepare(
         model: a trained model; by default a new one, from the run's seed.
         files: where data sets lie.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
-        freeze: whether a non-finite step keeps the state as it is up to the next logged step.
+        freeze: whether a non-finite step keeps the state as it is up to the next logged step, which
+            training does unless it skips such steps.
 
     Returns:
         All that is needed to train or evaluate.
@@ -102,7 +103,7 @@ def build(
     model: nnx.Module | None = None,
     *,
     dt: int | None = None,
-    freeze: bool = False,
+    freeze: bool = True,
 ) -> Setup:
     """As :func:`prepare`, without looking at the data."""
     with blaming_options():

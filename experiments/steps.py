@@ -118,7 +118,7 @@ def make_steps(
     config: Config,
     *,
     dt: int | None = None,
-    freeze: bool = False,
+    freeze: bool = True,
 ) -> Steps:
     """Builds the steps of a run; they compile at their first call.
 
@@ -130,7 +130,8 @@ def make_steps(
             the layers find in the context.
         config: dropout is drawn from its seed and the step's number.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
-        freeze: whether a non-finite step keeps the state as it is up to the next logged step.
+        freeze: whether a non-finite step keeps the state as it is up to the next logged step, which
+            training does unless it skips such steps.
 
     Returns:
         The steps and their initial state.

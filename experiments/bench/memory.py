@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -13,14 +14,21 @@ from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.timing import forward_and_backward, functional
 
 
-def peak_bytes(name: str, size: Size) -> int:
-    """Runs a layer forward and backward once, in a new process, whose peak this is.
+def peak_bytes(names: Iterable[str], size: Size) -> dict[str, int]:
+    """Runs layers forward and backward once, each in a new process, whose peak this is.
 
     On a CPU it is that of the whole process, Python and JAX included; else that of the device.
+    All run at the same time: most of it is starting JAX and compiling.
     """
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, _share_the_device) as pool:
-        return pool.submit(run_once, name, size).result()
+    names = list(names)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        len(names),
+        multiprocessing.get_context("spawn"),
+        _share_the_device,
+        max_tasks_per_child=1,
+    )
+    with pool:
+        return dict(zip(names, pool.map(run_once, names, [size] * len(names)), strict=True))
 
 
 def run_once(name: str, size: Size) -> int:

@@ -91,7 +91,7 @@ def linear_row(lengths: Sequence[int], size: Size) -> Row:
 
 def million_row(size: Size) -> Row:
     """Peak memory of processes that run one layer, forward and backward, on a very long input."""
-    peaks = {name: peak_bytes(name, size) / 1e9 for name in ("S5", "S4D", "DLR")}
+    peaks = {name: n / 1e9 for name, n in peak_bytes(("S5", "S4D", "DLR"), size).items()}
     return Row("million", MILLION_LIMIT_GB / max(peaks.values()), 1, {"peak GB": peaks})
 
 
