@@ -209,6 +209,24 @@ def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, tmp_path):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [(None, 0), ("2.5", 2.5)])
+def test_small_programs_are_kept_unless_the_user_says_otherwise(monkeypatch, chosen, expected):
+    variable, option = (
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = jax.config.values[option]
+    monkeypatch.delenv(variable)
+    if chosen:
+        monkeypatch.setenv(variable, chosen)
+    try:
+        jax.config.update(option, 2.5)
+        keep_compiled()
+        assert jax.config.values[option] == expected
+    finally:
+        jax.config.update(option, before)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets the GNU C library")
 @pytest.mark.parametrize(("tunables", "kept"), [("", True), ("glibc.malloc.mmap_max=65536", False)])
 def test_freed_memory_stays_with_the_process_unless_the_user_says(tunables, kept):
