@@ -62,7 +62,7 @@ def _at(mode: Mode, size: Size, roofline: Roofline) -> Iterator[LayerTime]:
     """
     for name, contestant in CONTESTANTS.items():
         layer = contestant.make(size)
-        floor_s = _floor(mode, layer, size, contestant.work(size), roofline)
+        floor_s = floor(mode, layer, size, contestant.work(size), roofline)
         programs = {}
         for variant, program in _programs(mode, name, layer, size).items():
             if program.temporary_bytes > MEMORY_SHARE * memory_of(jax.devices()[0]):
@@ -90,8 +90,14 @@ def _programs(mode: Mode, name: str, layer: s5jax.SequenceLayer, size: Size) -> 
     return {variant: compiled(run, parameters, u) for variant, (run, parameters) in forms.items()}
 
 
-def _floor(
-    mode: Mode, layer: s5jax.SequenceLayer, size: Size, work: float, roofline: Roofline
+def floor(
+    mode: Mode,
+    layer: s5jax.SequenceLayer,
+    size: Size,
+    work: float,
+    roofline: Roofline,
+    *,
+    batch: int = 1,
 ) -> float:
     """Reads and writes every array once; the backward pass has twice the operations.
 
@@ -99,8 +105,8 @@ def _floor(
     """
     n_bytes = size_of(nnx.state(layer, nnx.Param))
     if mode == "step":
-        n_bytes += 2 * size_of(layer.init_state((1,))) + 8 * size.H
-        return roofline.floor(n_bytes=n_bytes, flops=work)
+        n_bytes += batch * (2 * size_of(layer.init_state((1,))) + 8 * size.H)
+        return roofline.floor(n_bytes=n_bytes, flops=batch * work)
     passes = 1 if mode == "forward" else 3
-    n_bytes += 8 * size.L * size.H
-    return roofline.floor(n_bytes=min(passes, 2) * n_bytes, flops=passes * size.L * work)
+    n_bytes += batch * 8 * size.L * size.H
+    return roofline.floor(n_bytes=min(passes, 2) * n_bytes, flops=passes * batch * size.L * work)

@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
+
 from experiments.bench import pipelines, ratios, training
+from experiments.bench.accelerator import gpu_rows
 from experiments.bench.contestants import Size
 from experiments.bench.layers import layer_times
 from experiments.bench.roofline import Roofline
 from experiments.config import Config
+from experiments.errors import UsageError
 from experiments.recipes import get_recipe
 from experiments.tasks import DATA_DIR, Files
 
-Suite = Literal["ci", "layers", "models", "tasks", "generators"]
+Suite = Literal["ci", "layers", "models", "tasks", "generators", "gpu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,8 @@ class BenchFlags:
     suite: Suite = "ci"
     """ci: every claim about speed as a ratio, larger is better, in five minutes on two cores;
     layers: all layers over lengths, by every algorithm; models: the train step of every model;
-    tasks: the input pipeline of every task; generators: what draws examples by itself."""
+    tasks: the input pipeline of every task; generators: what draws examples by itself;
+    gpu: what a large GPU should reach, on batches of 32 sequences."""
     json: Path | None = None
     """File to write the rows to."""
     picture: Path | None = None
@@ -74,10 +79,20 @@ def _layers(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
     return layer_times(lengths, Size(), roofline)
 
 
+def _gpu(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
+    if jax.default_backend() == "cpu":
+        raise UsageError(
+            "--suite=gpu needs an accelerator: its batches take tens of gigabytes, and hours on a "
+            "CPU. Take --suite=ci or --suite=layers."
+        )
+    return gpu_rows(get_recipe("pathx", "s5", "paper"), Size(), roofline)
+
+
 SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
     "ci": _ci,
     "layers": _layers,
     "models": lambda flags, _: training.model_speeds(d_model=128, n_layers=4, batch_size=8),
     "tasks": lambda flags, _: pipelines.task_rows(Files(flags.data_dir)),
     "generators": lambda flags, _: pipelines.generator_rows(),
+    "gpu": _gpu,
 }

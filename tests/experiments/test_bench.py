@@ -14,6 +14,7 @@ from helpers import assert_close, normal, run
 import s5jax
 from experiments.bench import (
     __main__,
+    accelerator,
     layers,
     memory,
     picture,
@@ -213,6 +214,7 @@ def test_rows_are_printed_and_written(quick, command, monkeypatch, tmp_path):
         (["--picture=a.png"], ["--picture", "--suite=layers"]),
         (["--suite=layers", "--max-length=100"], ["--max-length", "100"]),
         (["--suite=layer"], ["layers", "'layer'"]),
+        (["--suite=gpu"], ["--suite=gpu", "accelerator", "--suite=ci"]),
     ],
 )
 def test_bad_usage(command, args, words):
@@ -225,6 +227,19 @@ def test_help_names_the_suites(command):
     code, out, _ = command(__main__, "--help")
     assert code == 0
     assert all(word in out for word in ("ci", "layers", "models", "tasks", "generators"))
+
+
+@pytest.mark.slow
+def test_rows_of_the_gpu_suite(quick, monkeypatch, toy):
+    monkeypatch.setattr(accelerator, "TURNS", 1)
+    machine = roofline.Roofline(bytes_per_s=1e10, flops_per_s=1e11)
+    rows = {row.name: row for row in accelerator.gpu_rows(toy(), SMALL, machine)}
+    assert list(rows) == ["s5_layer", "s5_floor", "s4d_chunked", "toy_float32", "toy_bfloat16"]
+    ms = rows["s5_floor"].detail["ms"]
+    assert rows["s5_floor"].ratio == pytest.approx(4 * ms["floor"] / ms["ours"])
+    assert rows["s4d_chunked"].detail["ms"].keys() == {"ours", "conv=fft", "conv=chunked"}
+    assert rows["toy_float32"].detail["tokens a second"].keys() == {"float32"}
+    assert all(row.ratio > 0 for row in rows.values())
 
 
 @pytest.mark.slow
