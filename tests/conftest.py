@@ -1,9 +1,12 @@
 import atexit
 import gc
+import itertools
 import os
 import shutil
 import tempfile
 from importlib.metadata import version
+
+import pytest
 
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects that live long: a fifth of its time
 
@@ -26,3 +29,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+finished = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Forgets compiled programs now and then.
+
+    Each takes a few memory mappings, and Linux ends a process that has more than 65,530: so did a
+    worker after 600 tests of the slow tier.
+    """
+    yield
+    if next(finished) % 100 == 0:
+        import jax  # after the environment has been set
+
+        jax.clear_caches()
