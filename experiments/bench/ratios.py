@@ -48,7 +48,7 @@ def kernel_rows(size: Size) -> Iterator[Row]:
 
 def layer_rows(size: Size) -> Iterator[Row]:
     """Layers on one sequence, with gradients in parameters and input, against the published."""
-    u = jax.random.normal(jax.random.key(0), (1, size.L, size.H))
+    u = jnp.ones((1, size.L, size.H))
     for name in KERNEL_TARGETS:
         layer = CONTESTANTS[name].make(size)
         maps = {"ours": type(layer).__call__, "published": published.run_layer}
@@ -62,7 +62,7 @@ def layer_rows(size: Size) -> Iterator[Row]:
 
 def sgconv_row(size: Size) -> Row:
     """SGConv against its plain convolution alone, with gradients."""
-    u, K = jax.random.normal(jax.random.key(0), (2, size.L, size.H))
+    u, K = jnp.ones((2, size.L, size.H))
     layer, parameters = functional(CONTESTANTS["SGConv"].make(size), s5jax.SGConv.__call__)
     programs = {
         "layer": forward_and_backward(layer, parameters, u[None]),
@@ -80,7 +80,7 @@ def linear_row(lengths: Sequence[int], size: Size) -> Row:
         programs = {}
         for L in lengths:
             layer = CONTESTANTS[name].make(size._replace(L=L))
-            u = jax.random.normal(jax.random.key(0), (1, L, size.H))
+            u = jnp.ones((1, L, size.H))
             run, parameters = functional(layer, type(layer).__call__)
             programs[L] = forward(run, parameters, u)
         seconds = interleaved_medians(programs, turns=TURNS).values()
@@ -91,7 +91,7 @@ def linear_row(lengths: Sequence[int], size: Size) -> Row:
 
 def million_row(size: Size) -> Row:
     """Peak memory of processes that run one layer, forward and backward, on a very long input."""
-    peaks = {name: n / 1e9 for name, n in peak_bytes(("S5", "S4D", "DLR"), size).items()}
+    peaks = {name: peak_bytes(name, size) / 1e9 for name in ("S5", "S4D", "DLR")}
     return Row("million", MILLION_LIMIT_GB / max(peaks.values()), 1, {"peak GB": peaks})
 
 
