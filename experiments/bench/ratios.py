@@ -1,5 +1,6 @@
 """Layers against what they replace: the rows of ``--suite=ci`` that are about layers."""
 
+import concurrent.futures
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,13 @@ from experiments.bench import published
 from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.memory import peak_bytes
 from experiments.bench.row import Row
-from experiments.bench.timing import forward, forward_and_backward, functional, interleaved_medians
+from experiments.bench.timing import (
+    Program,
+    forward,
+    forward_and_backward,
+    functional,
+    interleaved_medians,
+)
 
 KERNEL_TARGETS = {"S4D": 15, "DLR": 15, "S4": 8, "HOPE": 8}
 LAYER_TARGET = 4
@@ -73,26 +80,35 @@ def sgconv_row(size: Size) -> Row:
     return Row("sgconv_layer", ratio, 1, {"ms": _milliseconds(seconds)})
 
 
-def linear_row(lengths: Sequence[int], size: Size) -> Row:
-    """The worst ratio of forward times at twice the length to those at the length."""
+def length_rows(lengths: Sequence[int], size: Size, longest: Size) -> Iterator[Row]:
+    """The worst ratio of forward times at 2 L and L; and peak memory on a very long input.
+
+    Memory is measured in other processes while the programs to be timed compile.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        measuring = pool.submit(_peaks_gb, longest)
+        programs = {name: _forward_at(name, lengths, size) for name in LINEAR}
+        peaks = measuring.result()
     worst = {}
-    for name in LINEAR:
-        programs = {}
-        for L in lengths:
-            layer = CONTESTANTS[name].make(size._replace(L=L))
-            u = jnp.ones((1, L, size.H))
-            run, parameters = functional(layer, type(layer).__call__)
-            programs[L] = forward(run, parameters, u)
-        seconds = interleaved_medians(programs, turns=TURNS).values()
+    for name, at in programs.items():
+        seconds = interleaved_medians(at, turns=TURNS).values()
         worst[name] = max(b / a for a, b in itertools.pairwise(seconds))
-    ratio = DOUBLING_LIMIT / max(worst.values())
-    return Row("linear_in_L", ratio, 1, {"forward time at 2 L over time at L": worst})
+    detail = {"forward time at 2 L over time at L": worst}
+    yield Row("linear_in_L", DOUBLING_LIMIT / max(worst.values()), 1, detail)
+    yield Row("million", MILLION_LIMIT_GB / max(peaks.values()), 1, {"peak GB": peaks})
 
 
-def million_row(size: Size) -> Row:
-    """Peak memory of processes that run one layer, forward and backward, on a very long input."""
-    peaks = {name: peak_bytes(name, size) / 1e9 for name in ("S5", "S4D", "DLR")}
-    return Row("million", MILLION_LIMIT_GB / max(peaks.values()), 1, {"peak GB": peaks})
+def _forward_at(name: str, lengths: Sequence[int], size: Size) -> dict[int, Program]:
+    programs = {}
+    for L in lengths:
+        layer = CONTESTANTS[name].make(size._replace(L=L))
+        run, parameters = functional(layer, type(layer).__call__)
+        programs[L] = forward(run, parameters, jnp.ones((1, L, size.H)))
+    return programs
+
+
+def _peaks_gb(size: Size) -> dict[str, float]:
+    return {name: peak_bytes(name, size) / 1e9 for name in ("S5", "S4D", "DLR")}
 
 
 def generate_row(position: int, *, d_model: int, n_layers: int) -> Row:
