@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def set_up_process() -> None:
@@ -48,3 +48,4 @@ def _keep_memory() -> None:
         if mallopt is not None:
             mallopt(_M_MMAP_MAX, 0)
             mallopt(_M_TRIM_THRESHOLD, -1)
+            mallopt(_M_ARENA_MAX, 1)
