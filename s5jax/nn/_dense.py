@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -59,16 +58,17 @@ def matmul(
     return flat_apply(lambda x: jnp.matmul(x, W, preferred_element_type=wide), x)
 
 
-def complex_matmul(
+def pair_matmul(
     x: Float[Array, "*leading n"], W: Complex[Array, "n m"]
-) -> Complex[Array, "*leading m"]:
-    """Real sequences times a complex matrix, by two real products in the dtype of ``x``."""
-    return jax.lax.complex(*(matmul(x, part.astype(x.dtype)) for part in (W.real, W.imag)))
+) -> Float[Array, "*leading 2 m"]:
+    """Real and imaginary parts of sequences times a matrix, by one product in their dtype."""
+    y = matmul(x, jnp.concatenate([W.real, W.imag], 1).astype(x.dtype))
+    return y.reshape(*x.shape[:-1], 2, -1)
 
 
 def real_matmul(
-    x: Complex[Array, "*leading n"], W: Complex[Array, "n m"], dtype: DTypeLike
+    x: Float[Array, "*leading 2 n"], W: Complex[Array, "n m"], dtype: DTypeLike
 ) -> Float[Array, "*leading m"]:
-    """Real part of complex sequences times a complex matrix, by two real products in ``dtype``."""
-    re = matmul(x.real.astype(dtype), W.real.astype(dtype))
-    return re - matmul(x.imag.astype(dtype), W.imag.astype(dtype))
+    """Real part of complex sequences times a matrix, by one real product in ``dtype``."""
+    x = x.reshape(*x.shape[:-2], -1).astype(dtype)
+    return matmul(x, jnp.concatenate([W.real, -W.imag]).astype(dtype))

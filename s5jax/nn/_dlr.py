@@ -20,6 +20,7 @@ from s5jax.ops import (
     ChunkTables,
     KernelToReal,
     StateSpace,
+    complex_to_pair,
     conv_backend,
     discretize_zoh,
     dlr_kernel,
@@ -231,19 +232,20 @@ class DLR(KernelLayer, DiagonalLayer):
 
     def drive(
         self, coefficients: DLRCoefficients, u: Inexact[Array, "*batch H"]
-    ) -> Inexact[Array, "*batch HP"]:
+    ) -> Float[Array, "*batch 2 HP"]:
         """The input itself, for every mode of its feature."""
         P = coefficients.Lambda_bar.shape[-1] // self.d_model
-        return jnp.repeat(u.astype(self._compute_dtype(u)), P, axis=-1)
+        return complex_to_pair(jnp.repeat(u.astype(self._compute_dtype(u)), P, axis=-1), axis=-2)
 
     def readout(
         self,
         coefficients: DLRCoefficients,
-        x: Complex[Array, "*batch HP"],
+        x: Float[Array, "*batch 2 HP"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
         r""":math:`\operatorname{Re}(w x) + D u`, with the weights of the recurrence."""
         w, _ = coefficients.modes()
+        x = pair_to_complex(x, axis=-2)
         y = (w * x.reshape(*x.shape[:-1], *w.shape)).sum(-1).real
         return self._skip(coefficients, y, u)
 
@@ -358,6 +360,7 @@ class DLR(KernelLayer, DiagonalLayer):
         The second state counts where it lies in the same segment.
         """
         a, b = coefficients.Lambda_bar, self.drive(coefficients, u)
+        b = pair_to_complex(b, axis=-2)
         x = linear_scan(a, b, resets=resets, reverse=reverse, backend=self.backend)
         earlier = x[..., T:, :] if reverse else x[..., :-T, :]
         if resets is not None:
@@ -366,7 +369,7 @@ class DLR(KernelLayer, DiagonalLayer):
             earlier = jnp.where(same[..., None], earlier, 0)
         gap = jnp.zeros_like(x[..., :T, :])
         earlier = jnp.concatenate([earlier, gap] if reverse else [gap, earlier], -2)
-        return self.readout(coefficients, x - a**T * earlier, u)
+        return self.readout(coefficients, complex_to_pair(x - a**T * earlier, axis=-2), u)
 
     def _needs_causal(self, what: str) -> None:
         super()._needs_causal(what)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_positive
 from s5jax.init import lru_ring
-from s5jax.nn._dense import complex_matmul, feedthrough, real_matmul
+from s5jax.nn._dense import feedthrough, pair_matmul, real_matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import Backend, StateSpace, pair_to_complex, scan_backend
 
@@ -137,17 +137,17 @@ class LRU(DiagonalLayer):
 
     def drive(
         self, coefficients: LRUCoefficients, u: Inexact[Array, "*batch H"]
-    ) -> Complex[Array, "*batch N"]:
-        r""":math:`\gamma \odot B u`, with real matrix products only."""
-        return complex_matmul(u.astype(self._compute_dtype(u)), coefficients.B.T)
+    ) -> Float[Array, "*batch 2 N"]:
+        r""":math:`\gamma \odot B u`, with one real matrix product."""
+        return pair_matmul(u.astype(self._compute_dtype(u)), coefficients.B.T)
 
     def readout(
         self,
         coefficients: LRUCoefficients,
-        x: Complex[Array, "*batch N"],
+        x: Float[Array, "*batch 2 N"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
-        r""":math:`\operatorname{Re}(C x) + D \odot u`, with real matrix products only."""
+        r""":math:`\operatorname{Re}(C x) + D \odot u`, with one real matrix product."""
         dtype = self._compute_dtype(u)
         y = real_matmul(x, coefficients.C.T, dtype)
         if coefficients.D is not None:

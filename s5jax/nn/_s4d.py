@@ -19,6 +19,7 @@ from s5jax.ops import (
     ChunkTables,
     Conv,
     StateSpace,
+    complex_to_pair,
     discretize_bilinear,
     discretize_zoh,
     pair_to_complex,
@@ -164,18 +165,20 @@ class S4D(FeatureSSM, DiagonalLayer):
 
     def drive(
         self, coefficients: S4DCoefficients, u: Inexact[Array, "*batch H"]
-    ) -> Complex[Array, "*batch HM"]:
+    ) -> Float[Array, "*batch 2 HM"]:
         r""":math:`\bar B u`, every input repeated for the states of its feature."""
         u = u.astype(self._compute_dtype(u))
-        return coefficients.B_bar * jnp.repeat(u, self.d_state // 2, axis=-1)
+        B_bar = complex_to_pair(coefficients.B_bar, axis=-2)
+        return B_bar * jnp.repeat(u, self.d_state // 2, axis=-1)[..., None, :]
 
     def readout(
         self,
         coefficients: S4DCoefficients,
-        x: Complex[Array, "*batch HM"],
+        x: Float[Array, "*batch 2 HM"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
         r""":math:`2 \operatorname{Re}(C x) + D u`."""
+        x = pair_to_complex(x, axis=-2)
         x = x.reshape(*x.shape[:-1], *coefficients.C.shape)
         y = 2 * (coefficients.C * x).sum(-1).real
         return self._skip(coefficients, y, u)

@@ -18,7 +18,7 @@ from s5jax.init import (
     s5_output_matrix,
 )
 from s5jax.nn._base import Edits
-from s5jax.nn._dense import complex_matmul, feedthrough, real_matmul
+from s5jax.nn._dense import feedthrough, pair_matmul, real_matmul
 from s5jax.nn._diagonal import DiagonalLayer
 from s5jax.ops import (
     Backend,
@@ -186,22 +186,22 @@ class S5(DiagonalLayer):
 
     def drive(
         self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
-    ) -> Complex[Array, "*batch P"]:
-        r""":math:`\Gamma \tilde B u`, with real matrix products only."""
+    ) -> Float[Array, "*batch 2 P"]:
+        r""":math:`\Gamma \tilde B u`, with one real matrix product."""
         Gamma, B = coefficients.Gamma, coefficients.B
         fold = Gamma.ndim == 1
         if fold:
             B = Gamma[:, None] * B
-        b = complex_matmul(u.astype(self._compute_dtype(u)), B.T)
-        return b if fold else Gamma * b
+        b = pair_matmul(u.astype(self._compute_dtype(u)), B.T)
+        return b if fold else complex_to_pair(Gamma * pair_to_complex(b, axis=-2), axis=-2)
 
     def readout(
         self,
         coefficients: S5Coefficients,
-        x: Complex[Array, "*batch P"],
+        x: Float[Array, "*batch 2 P"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
-        r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with real matrix products only."""
+        r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with one real matrix product."""
         dtype = self._compute_dtype(u)
         C = coefficients.C * (2 if self.conj_sym else 1)
         y = real_matmul(x, C.T, dtype)

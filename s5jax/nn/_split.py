@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Inexact, PyTree
+from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
 
 from s5jax.nn._masks import select
-from s5jax.ops import Backend, linear_scan
+from s5jax.ops import Backend, complex_to_pair, linear_scan, pair_to_complex
 
 if TYPE_CHECKING:
     from s5jax.nn._base import Edits, SequenceLayer
@@ -135,15 +135,15 @@ def _relay(
 
 
 def split_scan(
-    a: Inexact[Array, " P"] | Inexact[Array, "*batch L P"],
-    b: Inexact[Array, "*batch L P"],
-    x0: Inexact[Array, "*batch P"] | None = None,
+    a: Complex[Array, " P"] | Complex[Array, "*batch L P"],
+    b: Float[Array, "*batch L 2 P"],
+    x0: Complex[Array, "*batch P"] | None = None,
     *,
     reverse: bool = False,
     resets: Bool[Array, "*batch L"] | None = None,
     backend: Backend = "auto",
-) -> Inexact[Array, "*batch L P"]:
-    r"""`s5jax.ops.linear_scan` of all steps, of which each device has its own.
+) -> Float[Array, "*batch L 2 P"]:
+    r"""`s5jax.ops.pair_scan` of all steps, of which each device has its own.
 
     .. math:: x_k = x^0_k + (a_1 \cdots a_k)\, x_{\text{before}}
 
@@ -151,6 +151,7 @@ def split_scan(
     last states and the products of all devices, all that they exchange. A product is zero from a
     reset on, and what is multiplied with zero is left out.
     """
+    b = pair_to_complex(b, axis=-2)
     constant = a.ndim == 1 and resets is None
     shape = b.shape[-2:] if constant else b.shape
     options: dict[str, Any] = {"reverse": reverse, "resets": resets, "backend": backend}
@@ -167,7 +168,8 @@ def split_scan(
 
     start = jnp.zeros_like(leaving[1]) if x0 is None else x0.astype(x.dtype)
     _, before = jax.lax.scan(cross, start, jax.lax.all_gather(leaving, TIME), reverse=reverse)
-    return x + _times(decay, before[jax.lax.axis_index(TIME)][..., None, :])
+    x = x + _times(decay, before[jax.lax.axis_index(TIME)][..., None, :])
+    return complex_to_pair(x, axis=-2)
 
 
 def last_state(

@@ -57,6 +57,7 @@ from s5jax.ops._s5_scan import s5_scan_ref as s5_scan_ref
 from s5jax.ops._scan import Backend as Backend
 from s5jax.ops._scan import linear_scan as linear_scan
 from s5jax.ops._scan import linear_scan_ref as linear_scan_ref
+from s5jax.ops._scan import pair_scan as pair_scan
 from s5jax.ops._scan import scan_backend as scan_backend
 from s5jax.ops._state_space import StateSpace as StateSpace
 from s5jax.ops._vandermonde import vandermonde as vandermonde

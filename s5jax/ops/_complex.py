@@ -5,18 +5,20 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 
-def complex_to_pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
+def complex_to_pair(z: Complex[Array, "*shape"], *, axis: int = -1) -> Float[Array, "..."]:
     r"""Stores a complex array as a real one.
 
     .. math:: z \mapsto (\operatorname{Re} z, \operatorname{Im} z)
 
-    Optimisers, weight decay and checkpoints then see real numbers only.
+    Optimisers, weight decay and checkpoints then see real numbers only, and so do matrix products
+    before and after a `pair_scan`.
 
     Args:
         z: complex array, shape ``(*shape)``; a real array has imaginary part zero.
+        axis: where the new axis is to be.
 
     Returns:
-        Real and imaginary parts on a new last axis, shape ``(*shape, 2)``.
+        Real and imaginary parts on a new axis, shape ``(*shape, 2)`` by default.
 
     Example:
         >>> import jax.numpy as jnp
@@ -26,23 +28,24 @@ def complex_to_pair(z: Complex[Array, "*shape"]) -> Float[Array, "*shape 2"]:
          [-0. -3.]]
     """
     z = jnp.asarray(z)
-    return jnp.stack([jnp.real(z), jnp.imag(z)], axis=-1)
+    return jnp.stack([jnp.real(z), jnp.imag(z)], axis=axis)
 
 
-def pair_to_complex(pair: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
+def pair_to_complex(pair: Float[Array, "..."], *, axis: int = -1) -> Complex[Array, "*shape"]:
     r"""Reads back what `complex_to_pair` stored.
 
     .. math:: (a, b) \mapsto a + i b
 
     Args:
-        pair: real and imaginary parts, shape ``(*shape, 2)``. Types shorter than float32 are
-            widened to float32, the shortest that has a complex counterpart.
+        pair: real and imaginary parts, shape ``(*shape, 2)`` by default. Types shorter than float32
+            are widened to float32, the shortest that has a complex counterpart.
+        axis: where they are.
 
     Returns:
         Complex array, shape ``(*shape)``.
 
     Raises:
-        ValueError: if the last axis does not have length 2.
+        ValueError: if that axis does not have length 2.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,11 +54,11 @@ def pair_to_complex(pair: Float[Array, "*shape 2"]) -> Complex[Array, "*shape"]:
         [1.+2.j 0.-3.j]
     """
     pair = jnp.asarray(pair)
-    if pair.ndim == 0 or pair.shape[-1] != 2:
+    if not -pair.ndim <= axis < pair.ndim or pair.shape[axis] != 2:
         raise ValueError(
-            "pair_to_complex: the last axis of `pair` holds (real, imaginary) and must have length "
+            f"pair_to_complex: axis {axis} of `pair` holds (real, imaginary) and must have length "
             f"2; got shape {pair.shape}. Use `complex_to_pair` to make such an array."
         )
     if jnp.finfo(pair.dtype).bits < 32:
         pair = pair.astype(jnp.float32)
-    return lax.complex(pair[..., 0], pair[..., 1])
+    return lax.complex(*(lax.index_in_dim(pair, i, axis, keepdims=False) for i in (0, 1)))

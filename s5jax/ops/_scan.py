@@ -1,14 +1,17 @@
 """First-order linear recurrences, the engine of every diagonal state-space layer."""
 
 import functools
+import math
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Inexact
+from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
+from s5jax.ops._complex import complex_to_pair, pair_to_complex
+from s5jax.ops._in_place import recur, table
 
 Backend = Literal["auto", "sequential", "associative", "chunked"]
 
@@ -98,10 +101,72 @@ def linear_scan(
             "without `resets` or a step length per step. Use 'auto', 'sequential' or 'associative'."
         )
     dtype = jnp.result_type(a, b, b if x0 is None else x0, jnp.float32)
-    a, b = (jnp.moveaxis(v, -2, 0) if v.ndim > 1 else v for v in (a.astype(dtype), b.astype(dtype)))
-    x0 = jnp.zeros(b.shape[1:], dtype) if x0 is None else x0.astype(dtype)
+    a, b = a.astype(dtype), b.astype(dtype)
+    x0 = jnp.zeros(b.shape[:-2] + b.shape[-1:], dtype) if x0 is None else x0.astype(dtype)
+    if algorithm == "sequential" and a.ndim == 1 and resets is None:
+        if not jnp.iscomplexobj(b):
+            return _constant(a, b, x0, reverse, time=-2)
+        b, x0 = complex_to_pair(b, axis=-2), complex_to_pair(x0, axis=-2)
+        return pair_to_complex(_constant(a, b, x0, reverse, time=-3), axis=-2)
+    a, b = (jnp.moveaxis(v, -2, 0) if v.ndim > 1 else v for v in (a, b))
     cut = None if resets is None else _cuts(jnp.moveaxis(resets, -1, 0), reverse)
     return jnp.moveaxis(_solve(algorithm, reverse, a, b, x0, cut), 0, -2)
+
+
+def pair_scan(
+    a: Complex[Array, " P"] | Complex[Array, "*batch L P"],
+    b: Float[Array, "*batch L 2 P"],
+    x0: Complex[Array, "*batch P"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "*batch L"] | None = None,
+    backend: Backend = "auto",
+) -> Float[Array, "*batch L 2 P"]:
+    r"""`linear_scan` of complex numbers whose real and imaginary parts lie behind each other.
+
+    .. math:: x_k = a_k x_{k-1} + b_k
+
+    A real matrix product over features puts out both parts of ``b`` in this form, and one with both
+    parts of ``x`` reads them, so that no complex array of this length is ever formed by the
+    sequential algorithm.
+
+    Args:
+        a: coefficients, ``(P,)`` if constant or ``(*batch, L, P)`` if given per step.
+        b: inputs, ``(*batch, L, 2, P)``.
+        x0: state before the first step, see `linear_scan`.
+        reverse: run backward in time.
+        resets: ``(*batch, L)``, True at the first step of a new segment.
+        backend: see `linear_scan`.
+
+    Returns:
+        All states, ``(*batch, L, 2, P)``.
+
+    Raises:
+        ValueError: as in `linear_scan`, or if ``b`` holds no pairs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import pair_scan
+        >>> b = jnp.array([[[1.0], [0.0]]] * 3)
+        >>> print(pair_scan(jnp.array([0.5j]), b)[..., 0])
+        [[1.   0.  ]
+         [1.   0.5 ]
+         [0.75 0.5 ]]
+
+    References:
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933.
+    """
+    if not (scan_backend(backend) == "sequential" and a.ndim == 1 and resets is None):
+        b = pair_to_complex(b, axis=-2)
+        x = linear_scan(a, b, x0, reverse=reverse, resets=resets, backend=backend)
+        return complex_to_pair(x, axis=-2)
+    whole = jax.eval_shape(functools.partial(pair_to_complex, axis=-2), b)
+    _check_shapes(a, whole, x0, resets)
+    dtype = jnp.result_type(a, whole, whole if x0 is None else x0)
+    x0 = jnp.zeros(b.shape[:-3] + b.shape[-1:], dtype) if x0 is None else x0.astype(dtype)
+    b = b.astype(jnp.finfo(dtype).dtype)
+    return _constant(a.astype(dtype), b, complex_to_pair(x0, axis=-2), reverse, time=-3)
 
 
 def linear_scan_ref(
@@ -153,6 +218,18 @@ def _check_shapes(a: Array, b: Array, x0: Array | None, resets: Array | None) ->
         )
 
 
+def _constant(a: Array, b: Array, x0: Array, reverse: bool, *, time: int) -> Array:
+    """The recurrence with constant coefficients, real or in pairs, step by step.
+
+    Without batch axes of length 1, along which XLA would copy what moves to another place.
+    """
+    n = b.ndim + time
+    if math.prod(b.shape[:n]) == 1:
+        x = recur(reverse, table(a), b.reshape(b.shape[n:]), x0.reshape(x0.shape[n:]))
+        return x.reshape(b.shape)
+    return jnp.moveaxis(recur(reverse, table(a), jnp.moveaxis(b, time, 0), x0), 0, time)
+
+
 def _cuts(resets: Array, reverse: bool) -> Array:
     """The steps at which the incoming state is dropped; time leads."""
     if not reverse:
@@ -193,12 +270,10 @@ def _solve_jvp(
 
 
 def _sequential(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) -> Array:
-    """One step after the other; L-long complex arrays enter and leave as real and imaginary parts.
+    """One step after the other, with coefficients per step or resets.
 
-    So they need not be interleaved when they come from, and go to, real matrix products. The carry
-    stays complex: with a pair of real ones a scan by itself took 0.7 of the time on a CPU, but the
-    gradient of a bidirectional S5 layer 1.15, where two loops share the cores and every small
-    operation of a step counts.
+    L-long complex arrays enter and leave as real and imaginary parts, so that they need not be
+    interleaved when they come from, and go to, real matrix products.
     """
 
     def step(x: Array, inputs: tuple[Any, Any, Array | None]) -> tuple[Array, Any]:
@@ -273,7 +348,9 @@ def _chunked(a: Array, b: Array, x0: Array, cut: Array | None, reverse: bool) ->
     b = jnp.pad(b, [(0, -L % T)] + [(0, 0)] * (b.ndim - 1))
     b = b.reshape(-1, T, *b.shape[1:])
     x = _join(tuple(_products(_split(triangle), _split(b))))
-    last = _sequential(powers[T], x[:, -1], x0, None, False)
+    last = jnp.moveaxis(
+        linear_scan(powers[T], jnp.moveaxis(x[:, -1], 0, -2), x0, backend="sequential"), -2, 0
+    )
     before = jnp.concatenate([x0[None], last[:-1]])
     x = x + powers[1:].reshape(T, *(1,) * (b.ndim - 3), -1) * before[:, None]
     return x.reshape(-1, *x.shape[2:])[:L]

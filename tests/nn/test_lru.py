@@ -46,7 +46,9 @@ def test_states_keep_the_variance_of_the_drive():
     c = layer.coefficients()
     u = normal(0, 4096, 64)
     x = jax.lax.scan(
-        lambda x, b: (c.Lambda_bar * x + b,) * 2, layer.init_state(), layer.drive(c, u)
+        lambda x, b: (c.Lambda_bar * x + pair_to_complex(b, axis=-2),) * 2,
+        layer.init_state(),
+        layer.drive(c, u),
     )[1]
     np.testing.assert_allclose(jnp.mean(jnp.abs(x) ** 2, 0), jnp.ones(16), atol=0.5)
     assert float(jnp.mean(jnp.abs(x) ** 2)) == pytest.approx(1, rel=0.1)

@@ -15,6 +15,9 @@ def test_round_trip_is_exact(dtype):
     assert pair.shape == (3, 4, 2)
     assert pair_to_complex(pair).dtype == dtype
     np.testing.assert_array_equal(pair_to_complex(pair), z)
+    rows = complex_to_pair(z, axis=-2)
+    assert rows.shape == (3, 2, 4)
+    np.testing.assert_array_equal(pair_to_complex(rows, axis=-2), z)
 
 
 def test_short_floats_are_widened():

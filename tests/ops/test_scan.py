@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from s5jax.ops import linear_scan, linear_scan_ref, scan_backend
+from s5jax.ops import _in_place as in_place
+from s5jax.ops import (
+    complex_to_pair,
+    linear_scan,
+    linear_scan_ref,
+    pair_scan,
+    pair_to_complex,
+    scan_backend,
+)
 
 ANY_STEP = ("sequential", "associative")
 BACKENDS = (*ANY_STEP, "chunked")
@@ -129,16 +137,87 @@ def test_narrow_inputs_recur_in_float32(backend):
     assert_close(x, scan(*[v.astype(jnp.float32) for v in narrow]))
 
 
-@pytest.mark.parametrize("backend", ANY_STEP)
-@pytest.mark.parametrize("constant", [True, False])
-def test_forward_reverse_and_second_derivatives(backend, constant):
+@pytest.mark.parametrize(
+    ("backend", "constant", "with_resets"),
+    [*itertools.product(ANY_STEP, (True, False), (True,)), ("sequential", True, False)],
+)
+def test_forward_reverse_and_second_derivatives(backend, constant, with_resets):
     a, b, x0 = problem(5, 2, constant=constant, kind="real", batch=())
-    resets = jnp.zeros(5, bool).at[2].set(True)
+    resets = jnp.zeros(5, bool).at[2].set(True) if with_resets else None
 
     def scan(a, b, x0):
         return linear_scan(a, b, x0, resets=resets, reverse=True, backend=backend)
 
     check_grads(jax.jit(scan), (a, b, x0), order=2, modes=("fwd", "rev"), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("reverse", [False, True])
+def test_derivatives_in_one_argument_and_then_another(which, reverse):
+    """Second derivatives in all modes, where only one argument is differentiated at a time."""
+    arguments = problem(5, 2, constant=True, kind="real", batch=(3,))
+
+    def loss(scan, *arguments):
+        return jnp.sin(scan(*arguments, reverse=reverse)).sum()
+
+    def hessians(scan):
+        f = functools.partial(loss, scan)
+        return [
+            outer(inner(f, which), i)(*arguments)
+            for outer, inner in itertools.product((jax.jacfwd, jax.jacrev), repeat=2)
+            for i in range(3)
+        ]
+
+    sequential = functools.partial(linear_scan, backend="sequential")
+    assert_close(jax.jit(hessians, static_argnums=0)(sequential), hessians(linear_scan_ref))
+
+
+@pytest.mark.parametrize("L", [16, 21])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_blocks_backward_in_time(L, reverse, kind, monkeypatch):
+    """With and without a rest; the gradient goes backward where the scan goes forward."""
+    monkeypatch.setattr(in_place, "_LONG", 8)
+    monkeypatch.setattr(in_place, "_BLOCK", 4)
+    monkeypatch.setattr(in_place, "_ROW_BYTES", range(1, 1000))
+    arguments = problem(L, 3, constant=True, kind=kind)
+
+    def value_and_grads(scan, **options):
+        def loss(*arguments):
+            x = scan(*arguments, reverse=reverse, **options)
+            return (jnp.abs(x) * jnp.cos(jnp.arange(x.size).reshape(x.shape))).sum(), x
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+
+    blocked = value_and_grads(linear_scan, backend="sequential")
+    block = "f32[4,2,3]" if kind == "real" else "f32[4,2,2,3]"
+    assert block in str(jax.make_jaxpr(blocked)(*arguments))
+    got, expected = jax.jit(blocked)(*arguments), value_and_grads(linear_scan_ref)(*arguments)
+    assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("backend", "constant"), [*itertools.product(ANY_STEP, (True, False)), ("chunked", True)]
+)
+def test_pairs_are_complex_numbers(backend, constant):
+    a, b, x0 = problem(40, 3, constant=constant, kind="complex")
+
+    @jax.jit
+    def both(a, b, x0):
+        pairs = pair_scan(a, complex_to_pair(b, axis=-2), x0, reverse=True, backend=backend)
+        return pair_to_complex(pairs, axis=-2), linear_scan(a, b, x0, reverse=True)
+
+    pairs, expected = both(a, b, x0)
+    assert_close(pairs, expected)
+    narrow = pair_scan(a, complex_to_pair(b, axis=-2).astype(jnp.bfloat16), backend=backend)
+    assert narrow.dtype == jnp.float32
+
+
+def test_what_is_no_pair_is_refused():
+    with pytest.raises(ValueError, match=r"axis -2 of `pair`.*length 2; got shape \(5, 3\)"):
+        pair_scan(jnp.ones(3, complex), jnp.ones((5, 3)))
+    with pytest.raises(ValueError, match=r"`a` must be constant, of shape \(3,\)"):
+        pair_scan(jnp.ones(4, complex), jnp.ones((5, 2, 3)))
 
 
 @pytest.mark.parametrize(
