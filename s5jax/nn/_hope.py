@@ -233,10 +233,6 @@ class HOPE(KernelLayer):
             y = self._multiply_spectra(v) + feedthrough(self.D[...], v)
         return y.astype(self._compute_dtype(u))
 
-    def algorithm(self, L: int, batch: int = 1) -> str:
-        """``"fft"`` unless chunks are asked for, see `s5jax.ops.conv_backend`."""
-        return "fft" if self.conv == "auto" else self.conv
-
     def kernel(self, L: int) -> Array | tuple[Array, Array]:
         """Impulse response, as in every layer; the published forms have none."""
         if self.form != "causal":

@@ -49,19 +49,19 @@ def conv_backend(
 
     ``"auto"`` is ``"chunked"`` on a CPU for one direction (the transform serves both at once) and
     few states a feature: up to 64 real ones from 4,096 steps for each sequence in the batch on (a
-    kernel costs the same for any batch, and chunks need none), up to 128 from 16,384; else
-    ``"fft"``, which is what `s5jax.HOPE` picks anyway: its kernel is cheap. On two CPU cores, with
-    128 features and one sequence, chunks took these shares of the FFT's time in one run, forward,
-    and forward and backward; the same program twice differed by up to 1.17:
+    kernel costs the same for any batch, and chunks need none), up to 128 from 65,536; else
+    ``"fft"``. On two CPU cores, with 128 features and one sequence (32 for 262,144 steps), chunks
+    took these shares of the FFT's time in one run, forward, and forward and backward; the same
+    program twice differed by up to 1.2:
 
-    =====  ===========  ==========  ==========  ==========
-    layer  real states  4,096       16,384      65,536
-    =====  ===========  ==========  ==========  ==========
-    S4D    64           0.79, 0.80  0.74, 0.67  0.67, 0.74
-    S4     64           0.76, 0.93  1.02, 1.06  0.84, 1.07
-    HOPE   64           0.89, 1.00  1.14, 1.34  0.95, 1.12
-    DLR    128          0.88, 1.24  0.92, 1.10  0.78, 0.96
-    =====  ===========  ==========  ==========  ==========
+    =====  ===========  ==========  ==========  ==========  ==========
+    layer  real states  4,096       16,384      65,536      262,144
+    =====  ===========  ==========  ==========  ==========  ==========
+    S4D    64           0.83, 0.97  0.77, 0.90  0.61, 0.83  0.59, 0.82
+    S4     64           0.79, 0.82  0.88, 0.89  0.75, 1.00  0.72, 0.89
+    HOPE   64           0.83, 0.96  0.86, 1.05  0.69, 1.00  0.66, 0.85
+    DLR    128          1.03, 1.31  0.91, 1.69  0.67, 1.22  0.63, 1.00
+    =====  ===========  ==========  ==========  ==========  ==========
 
     From 65,536 steps on chunks take half of the memory or less. With eight sequences of 4,096 steps
     they lost. Nothing was measured on a GPU.
@@ -87,7 +87,7 @@ def conv_backend(
     check_choice("conv_backend", "conv", conv, get_args(Conv))
     if conv != "auto":
         return conv
-    shortest = 4096 if d_state <= 64 else 16_384
+    shortest = 4096 if d_state <= 64 else 65_536
     pays = L >= shortest * batch and d_state <= 128 and not two_sided
     return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
 

@@ -5,25 +5,29 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
-from s5jax.ops._fourier import split_for, split_irfft, split_rfft
+_PARTS = 4
+_LONG = 1024
+"""Steps from which on `fft_conv` takes one direction in four parts on a CPU.
 
-_SPLIT = 16_384
-"""Samples from which on `fft_conv` splits its transforms on a CPU.
+Shares of the time of one transform of all steps, which is padded to twice the length, on two CPU
+cores, forward, and forward and backward:
 
-Shares of the time of plain transforms on two CPU cores, forward, and forward and backward:
+=========  ========  =======  ==========
+sequences  features  steps    share
+=========  ========  =======  ==========
+8          128         1,024  0.73, 0.71
+1          128         4,096  0.82, 0.88
+8          128         4,096  0.86, 0.75
+1          128        16,384  0.71, 0.83
+4          128        16,384  0.75, 0.79
+1          128        65,536  0.89, 0.94
+1          32        262,144  0.58, 0.70
+=========  ========  =======  ==========
 
-=========  ========  ======  ==========
-sequences  features  steps   share
-=========  ========  ======  ==========
-8          128         4096  0.96, 1.00
-1          128         4096  0.97, 0.96
-1          128        16384  0.83, 0.91
-4          128        16384  0.96, 0.74
-1          128        65536  0.73, 0.84
-1          32        262144  0.57, 0.75
-=========  ========  ======  ==========
+Two parts and eight were within a fifth of four. Both directions share one transform of all steps,
+and took longer in parts.
 """
 
 
@@ -70,19 +74,53 @@ def fft_conv(
     dtype = _compute_dtype(u, k, k_reverse)
     behind = k[:L].astype(dtype)
     ahead = jnp.zeros((0, H), dtype) if k_reverse is None else k_reverse[: L - 1].astype(dtype)
-    n = L + max(len(behind) - 1, len(ahead))
-    split = split_for(n) if n >= _SPLIT and jax.default_backend() == "cpu" else None
-    n = split.R * split.M if split else _fft_length(n)
+    x = u.astype(dtype).reshape(-1, L, H)
+    if L >= _LONG and not len(ahead) and jax.default_backend() == "cpu":
+        y = _in_parts(x, behind, _PARTS)
+    else:
+        y = _at_once(x, behind, ahead)
+    return y.reshape(u.shape).astype(u.dtype)
+
+
+def _at_once(
+    x: Float[Array, "b L H"], behind: Float[Array, "Lk H"], ahead: Float[Array, "Lr H"]
+) -> Float[Array, "b L H"]:
+    """One transform of all steps, and of both kernels."""
+    L, H = x.shape[1:]
+    n = _fft_length(L + max(len(behind) - 1, len(ahead)))
     k = behind
     if len(ahead):  # on a circle of n samples the lag -1-j lies at n-1-j
-        gap = jnp.zeros((n - len(behind) - len(ahead), H), dtype)
+        gap = jnp.zeros((n - len(behind) - len(ahead), H), x.dtype)
         k = jnp.concatenate([behind, gap, jnp.flip(ahead, 0)])
-    x, k = u.astype(dtype).reshape(-1, L, H), k[None]
-    if split:
-        y = split_irfft(split_rfft(k, split) * split_rfft(x, split), split, L)
-    else:
-        y = jnp.fft.irfft(jnp.fft.rfft(k, n, 1) * jnp.fft.rfft(x, n, 1), n, 1)[:, :L]
-    return y.reshape(u.shape).astype(u.dtype)
+    return jnp.fft.irfft(jnp.fft.rfft(k[None], n, 1) * jnp.fft.rfft(x, n, 1), n, 1)[:, :L]
+
+
+def _in_parts(
+    x: Float[Array, "b L H"], k: Float[Array, "Lk H"], n_parts: int
+) -> Float[Array, "b L H"]:
+    """Sums the products of parts of the sequence and of the kernel.
+
+    What part p of one and part m of the other give lies in the part p + m and the one after it. In
+    all, transforms are as long as those of the whole, but each stays in the cache.
+    """
+    L = x.shape[1]
+    B = -(-L // n_parts)
+    n = _fft_length(B + min(B, len(k)))
+
+    def transforms(v: Float[Array, "*b t H"]) -> list[Complex[Array, "*b H q"]]:
+        v = jnp.moveaxis(v, -2, -1)
+        return [jnp.fft.rfft(v[..., i : i + B], n) for i in range(0, v.shape[-1], B)]
+
+    X, K = transforms(x), transforms(k)
+    y: list[Array] = []
+    after = jnp.zeros((), x.dtype)
+    for i in range(len(X)):
+        spectrum = sum(K[m] * X[i - m] for m in range(min(i + 1, len(K))))
+        both = jnp.fft.irfft(spectrum, n)
+        y.append(both[..., :B] + after)
+        after = both[..., B : 2 * B]
+        after = _pad(after, 0, B - after.shape[-1])
+    return jnp.moveaxis(jnp.concatenate(y, -1)[..., :L], -1, -2)
 
 
 def fft_conv_ref(

@@ -96,8 +96,8 @@ def test_choice():
     on_cpu = jax.default_backend() == "cpu"
     assert conv_backend("auto", 4096, 64) == ("chunked" if on_cpu else "fft")
     assert conv_backend("auto", 4096, 64, batch=2) == "fft"
-    assert conv_backend("auto", 8192, 128) == "fft"
-    assert conv_backend("auto", 1 << 14, 128) == ("chunked" if on_cpu else "fft")
+    assert conv_backend("auto", 1 << 15, 128) == "fft"
+    assert conv_backend("auto", 1 << 16, 128) == ("chunked" if on_cpu else "fft")
     assert conv_backend("auto", 1 << 16, 64, two_sided=True) == "fft"
     assert conv_backend("auto", 100, 64) == "fft"
     assert conv_backend("chunked", 1, 4096, two_sided=True) == "chunked"

@@ -77,28 +77,34 @@ def test_gradients_by_finite_differences():
 
 
 @settings(deadline=None, derandomize=True, max_examples=12)
-@given(L=st.integers(1, 90), Lk=st.integers(1, 99), Lr=st.integers(0, 99), seed=st.integers(0, 99))
-def test_split_transforms_of_any_lengths(L, Lk, Lr, seed):
-    """They serve long sequences; here they are asked for at every length."""
+@given(
+    L=st.integers(1, 90),
+    Lk=st.integers(1, 99),
+    parts=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_parts_of_any_lengths(L, Lk, parts, seed):
+    """Long sequences are taken in parts; here short ones are."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_convolution, "_SPLIT", 0)
-        u, k, k_reverse = draw(L, Lk, Lr, seed=seed)
-        y = jax.jit(lambda *a: fft_conv(*a[:2], k_reverse=a[2]))(u, k, k_reverse)
-        np.testing.assert_allclose(y, fft_conv_ref(u, k, k_reverse=k_reverse), atol=1e-12)
+        patch.setattr(_convolution, "_LONG", 1)
+        patch.setattr(_convolution, "_PARTS", parts)
+        u, k, _ = draw(L, Lk, seed=seed)
+        y = jax.jit(lambda u, k: fft_conv(u, k))(u, k)
+        np.testing.assert_allclose(y, fft_conv_ref(u, k), atol=1e-12)
 
 
 @pytest.mark.parametrize("L", [16_384, 20_001])
-def test_split_transforms_agree_with_plain_ones(L, monkeypatch):
+def test_parts_agree_with_the_whole(L, monkeypatch):
     u, k, _ = draw(L, L, batch=(2,), dtype="float32")
 
-    def conv(u, k):
+    def values_and_gradients(u, k):
         y, pull = jax.vjp(fft_conv, u, k / np.sqrt(L).astype(k.dtype))
         return y, pull(jnp.cos(y))
 
-    split = jax.jit(conv)(u, k)
-    monkeypatch.setattr(_convolution, "_SPLIT", 10 * L)
-    plain = jax.jit(lambda u, k: conv(u, k))(u, k)
-    for x, y in zip(jax.tree.leaves(split), jax.tree.leaves(plain), strict=True):
+    parts = jax.jit(values_and_gradients)(u, k)
+    monkeypatch.setattr(_convolution, "_LONG", 10 * L)
+    whole = jax.jit(lambda *a: values_and_gradients(*a))(u, k)
+    for x, y in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max())
 
 
