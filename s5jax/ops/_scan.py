@@ -20,9 +20,8 @@ def scan_backend(backend: Backend = "auto") -> str:
     """Names the algorithm that `linear_scan` runs when asked for ``backend``.
 
     ``"auto"`` is ``"sequential"`` on a CPU and ``"associative"`` elsewhere. On two CPU cores, for
-    one bidirectional S5 layer with 128 states and 16,384 steps, a time-leading `jax.lax.scan` took
-    a fifth of the time of `jax.lax.associative_scan` and less than half of its memory. The scan by
-    itself, of 128 complex states over as many steps, took a fifth of the time of ``"chunked"``.
+    one S5 layer with 128 complex states and 16,384 steps, it took 0.37 of the time of
+    ``"associative"``, forward and backward 0.71, and 0.29 and 0.27 of ``"chunked"``.
 
     Args:
         backend: ``"auto"``, or one of the algorithms of `linear_scan`.
@@ -70,7 +69,7 @@ def linear_scan(
             zero if omitted.
         reverse: run backward in time.
         resets: ``(*batch, L)``, True at the first step of a new segment.
-        backend: ``"sequential"`` (`jax.lax.scan`; work :math:`L`, depth :math:`L`),
+        backend: ``"sequential"`` (step by step; work :math:`L`, depth :math:`L`),
             ``"associative"`` (parallel prefix; depth :math:`\log L`), ``"chunked"`` (matrices of
             32 steps, for a constant ``a`` without resets; work :math:`32 L`, depth :math:`L / 32`)
             or ``"auto"``, see `scan_backend`.
