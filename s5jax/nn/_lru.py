@@ -149,7 +149,7 @@ class LRU(DiagonalLayer):
     ) -> Inexact[Array, "*batch H"]:
         r""":math:`\operatorname{Re}(C x) + D \odot u`, with one real matrix product."""
         dtype = self._compute_dtype(u)
-        y = real_matmul(x, coefficients.C.T, dtype)
+        y = real_matmul(x, coefficients.C, dtype)
         if coefficients.D is not None:
             y = y + feedthrough(coefficients.D, u)
         return y.astype(dtype)

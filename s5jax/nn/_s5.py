@@ -204,7 +204,7 @@ class S5(DiagonalLayer):
         r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with one real matrix product."""
         dtype = self._compute_dtype(u)
         C = coefficients.C * (2 if self.conj_sym else 1)
-        y = real_matmul(x, C.T, dtype)
+        y = real_matmul(x, C, dtype)
         if coefficients.D is not None:
             y = y + feedthrough(coefficients.D, u)
         return y.astype(dtype)

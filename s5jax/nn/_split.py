@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
 
 from s5jax.nn._masks import select
-from s5jax.ops import Backend, complex_to_pair, linear_scan, pair_to_complex
+from s5jax.ops import Backend, complex_to_pair, linear_scan, pair_scan, pair_to_complex
 
 if TYPE_CHECKING:
     from s5jax.nn._base import Edits, SequenceLayer
@@ -151,25 +151,25 @@ def split_scan(
     last states and the products of all devices, all that they exchange. A product is zero from a
     reset on, and what is multiplied with zero is left out.
     """
-    b = pair_to_complex(b, axis=-2)
     constant = a.ndim == 1 and resets is None
-    shape = b.shape[-2:] if constant else b.shape
     options: dict[str, Any] = {"reverse": reverse, "resets": resets, "backend": backend}
-    x = linear_scan(a, b, **options)
-    one = jnp.ones((*shape[:-2], shape[-1]), x.dtype)
-    decay = linear_scan(a, jnp.zeros(shape, x.dtype), one, **options)
+    x = pair_scan(a, b, **options)
     end = 0 if reverse else -1
-    leaving = decay[..., end, :], x[..., end, :]
+    last = pair_to_complex(x[..., end, :, :], axis=-2)
+    shape = (b.shape[-3], b.shape[-1]) if constant else (*b.shape[:-2], b.shape[-1])
+    one = jnp.ones((*shape[:-2], shape[-1]), last.dtype)
+    decay = linear_scan(a, jnp.zeros(shape, last.dtype), one, **options)
+    leaving = decay[..., end, :], last
     if reverse and resets is not None:
         leaving = tuple(select(resets[..., 0], jnp.zeros_like(v), v) for v in leaving)
 
     def cross(state: Array, device: tuple[Array, Array]) -> tuple[Array, Array]:
         return _times(device[0], state) + device[1], state
 
-    start = jnp.zeros_like(leaving[1]) if x0 is None else x0.astype(x.dtype)
+    start = jnp.zeros_like(last) if x0 is None else x0.astype(last.dtype)
     _, before = jax.lax.scan(cross, start, jax.lax.all_gather(leaving, TIME), reverse=reverse)
-    x = x + _times(decay, before[jax.lax.axis_index(TIME)][..., None, :])
-    return complex_to_pair(x, axis=-2)
+    rest = _times(decay, before[jax.lax.axis_index(TIME)][..., None, :])
+    return x + complex_to_pair(rest, axis=-2)
 
 
 def last_state(
