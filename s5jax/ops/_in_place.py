@@ -72,7 +72,11 @@ recur.defjvp(_recur_jvp, symbolic_zeros=True)
 
 
 def _solve(reverse: bool, A: Array, b: Array) -> Array:
-    """The recurrence from zero, as a linear function of its inputs."""
+    """The recurrence from zero, as a linear function of its inputs.
+
+    Only derivatives evaluate ``matvec``; what its own keep would stay in memory but for the
+    `jax.checkpoint`.
+    """
     zero = jnp.zeros_like(b[0])
 
     @jax.checkpoint
