@@ -426,10 +426,11 @@ def test_save_and_load(row, tmp_path):
 @pytest.mark.slow
 @each(CAUSAL)
 def test_six_layers_stream(row):
+    """Over 16 features: layer norms of four multiply rounding errors by a hundred and more."""
     model = SequenceBackbone(
         row.layer,
         d_input=H,
-        d_model=H,
+        d_model=16,
         n_layers=6,
         layer_options=row.options,
         norm="layer",
@@ -437,9 +438,16 @@ def test_six_layers_stream(row):
         rngs=nnx.Rngs(0),
     )
     u = normal(24, 2, 39, H)
-    whole = outputs_and_grads(model, u, at_once)
+
+    def stacked(form):
+        """One leaf for all six: the gradient of a single scalar can cancel to near nothing."""
+        outputs, (grads, u_grad) = outputs_and_grads(model, u, form)
+        blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads.pop("blocks").values())
+        return outputs, blocks, grads, u_grad
+
+    whole = stacked(at_once)
     for form in (by_chunks, by_steps):
-        assert_close(outputs_and_grads(model, u, form), whole, rtol=1e-4)
+        assert_close(stacked(form), whole, rtol=5e-5)
 
 
 @each(LAYERS)
