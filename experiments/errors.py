@@ -143,7 +143,7 @@ def run_command(command: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt:
-        _leave("Interrupted before the first step.", 130)
+        _leave("Interrupted.", 130)
 
 
 def _check(

@@ -24,16 +24,22 @@ def main() -> None:
         )
     if flags.max_length < 1_024:
         raise UsageError(f"--max-length must be at least 1024; got {flags.max_length}.")
+    for option, path in (("--json", flags.json), ("--picture", flags.picture)):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UsageError(f"{option} must name a file; {path} is a folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
     device, roofline = device_name(make_mesh("data=1", batch_size=1)), measure_roofline()
     print(f"{device}: {roofline}", flush=True)
+    where = {"device": device, "roofline": roofline._asdict(), **environment()}
     rows = []
     for row in SUITES[flags.suite](flags, roofline):
         print(row, flush=True)
         rows.append(row)
-    if flags.json is not None:
-        values = [dataclasses.asdict(row) for row in rows]
-        where = {"device": device, "roofline": roofline._asdict(), **environment()}
-        write_json(flags.json, {"suite": flags.suite, **where, "rows": values})
+        if flags.json is not None:
+            values = [dataclasses.asdict(row) for row in rows]
+            write_json(flags.json, {"suite": flags.suite, **where, "rows": values})
     if flags.picture is not None:
         title = f"One layer on one sequence of 128 features, float32, {device}"
         plot_layers(rows, flags.picture, title=title)

@@ -39,7 +39,7 @@ def plot_layers(times: Sequence[LayerTime], path: Path, *, title: str) -> None:
     keys = [Line2D([], [], color="black", **style) for style in STYLES.values()]
     panels[0].legend(handles=keys, loc="upper left")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def _panel(axes: Axes, times: Sequence[LayerTime]) -> None:

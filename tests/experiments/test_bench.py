@@ -206,12 +206,26 @@ def test_rows_are_printed_and_written(quick, command, monkeypatch, tmp_path):
     assert found["rows"] == [{"name": "a", "ratio": 2.0, "target": 1, "detail": detail}]
 
 
+def test_rows_before_an_interruption_are_kept(quick, command, monkeypatch, tmp_path):
+    def interrupted(flags, machine):
+        yield row_of("a")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(suites.SUITES, "ci", interrupted)
+    code, _, err = command(__main__, f"--json={tmp_path / 'new' / 'a.json'}")
+    assert (code, err) == (130, "Interrupted.\n")
+    found = json.loads((tmp_path / "new" / "a.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["--picture=a.png"], ["--picture", "--suite=layers"]),
         (["--suite=layers", "--max-length=100"], ["--max-length", "100"]),
         (["--suite=layer"], ["layers", "'layer'"]),
+        (["--json=."], ["--json", "folder"]),
+        (["--suite=layers", "--picture=."], ["--picture", "folder"]),
         (["--suite=gpu"], ["--suite=gpu", "accelerator", "--suite=ci"]),
     ],
 )
