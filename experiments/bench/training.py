@@ -70,7 +70,7 @@ def train_step_rows(config: Config) -> Iterator[Row]:
     }
     with compiling_afresh():
         steps = {name: Step(setup) for name, setup in setups.items()}
-    step_s = interleaved_medians(steps, turns=2)
+    step_s = interleaved_medians(steps, turns=6)
     temporary_mb = {name: step.temporary_mb for name, step in steps.items()}
     compile_s = {name: step.compile_s for name, step in steps.items()}
     ratio = step_s["published"] / step_s["ours"]

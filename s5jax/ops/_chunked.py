@@ -8,15 +8,18 @@ where s is the state before the chunk: no kernel of the whole length, no transfo
 L / T states in memory.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
-from s5jax.ops._scan import linear_scan
+from s5jax.ops._complex import complex_to_pair, pair_to_complex
+from s5jax.ops._in_place import recur, table
+from s5jax.ops._scan import linear_scan, scan_backend
 from s5jax.ops._tables import doubled, highest, lower_toeplitz
 from s5jax.ops._vandermonde import _check, _exponentials
 
@@ -30,15 +33,19 @@ _GROUP = 64
 
 
 class ChunkTables(NamedTuple):
-    """What happens in T steps; see `vandermonde_chunks`, `dplr_chunks` and `hope_chunks`."""
+    """What happens in T steps; see `vandermonde_chunks`, `dplr_chunks` and `hope_chunks`.
+
+    N counts real states. Those of a diagonal system are the real parts of its complex ones, and
+    then the imaginary parts.
+    """
 
     taps: Float[Array, "H T"]
     """Impulse response."""
-    enter: Inexact[Array, "H N T"] | Complex[Array, "N T"]
+    enter: Float[Array, "H N T"] | Float[Array, "N T"]
     """What each input adds to the state after the chunk."""
-    leave: Inexact[Array, "H T N"]
-    """What the state before the chunk adds to each output, as a real part."""
-    carry: Float[Array, "H N N"] | Complex[Array, "H N"]
+    leave: Float[Array, "H T N"]
+    """What the state before the chunk adds to each output."""
+    carry: Float[Array, "H N N"] | Complex[Array, "H N/2"]
     """What T steps without input add to the state; or, diagonal, what they multiply it with."""
 
 
@@ -49,22 +56,23 @@ def conv_backend(
 
     ``"auto"`` is ``"chunked"`` on a CPU for one direction (the transform serves both at once) and
     few states a feature: up to 64 real ones from 4,096 steps for each sequence in the batch on (a
-    kernel costs the same for any batch, and chunks need none), up to 128 from 65,536; else
+    kernel costs the same for any batch, and chunks need none), up to 128 from 16,384; else
     ``"fft"``. On two CPU cores, with 128 features and one sequence (32 for 262,144 steps), chunks
-    took these shares of the FFT's time in one run, forward, and forward and backward; the same
-    program twice differed by up to 1.2:
+    took these shares of the FFT's time, forward, and forward and backward; another run differed by
+    up to 0.2:
 
     =====  ===========  ==========  ==========  ==========  ==========
     layer  real states  4,096       16,384      65,536      262,144
     =====  ===========  ==========  ==========  ==========  ==========
-    S4D    64           0.83, 0.97  0.77, 0.90  0.61, 0.83  0.59, 0.82
-    S4     64           0.79, 0.82  0.88, 0.89  0.75, 1.00  0.72, 0.89
-    HOPE   64           0.83, 0.96  0.86, 1.05  0.69, 1.00  0.66, 0.85
-    DLR    128          1.03, 1.31  0.91, 1.69  0.67, 1.22  0.63, 1.00
+    S4D    64           0.68, 0.82  0.67, 0.84  0.46, 0.68  0.35, 0.49
+    S4     64           0.86, 0.77  0.78, 0.82  0.67, 0.90  0.50, 0.75
+    HOPE   64           0.97, 1.03  0.68, 0.94  0.58, 0.84  0.45, 0.69
+    DLR    128          0.96, 1.29  0.75, 1.03  0.54, 0.88  0.39, 0.61
     =====  ===========  ==========  ==========  ==========  ==========
 
     From 65,536 steps on chunks take half of the memory or less. With eight sequences of 4,096 steps
-    they lost. Nothing was measured on a GPU.
+    they took 1.3 to 1.8 of the time forward, and 1.8 to 2.7 with gradients. Nothing was measured on
+    a GPU.
 
     Args:
         conv: ``"auto"``, or one of the two.
@@ -87,7 +95,7 @@ def conv_backend(
     check_choice("conv_backend", "conv", conv, get_args(Conv))
     if conv != "auto":
         return conv
-    shortest = 4096 if d_state <= 64 else 65_536
+    shortest = 4096 if d_state <= 64 else 16_384
     pays = L >= shortest * batch and d_state <= 128 and not two_sided
     return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
 
@@ -129,21 +137,22 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
             f"chunked_conv: `u` must have shape (*batch, L, {H}) with L >= 1, because there are "
             f"tables of {H} systems; got {u.shape}."
         )
-    *batch, L, _ = u.shape
-    dtype = tables.taps.dtype
+    L, dtype = u.shape[-2], tables.taps.dtype
+    batch = () if math.prod(u.shape[:-2]) == 1 else u.shape[:-2]  # XLA copies around axes of 1
     groups = -(-L // (T * _GROUP))
     chunks = -(-L // (T * groups))
-    x = u.astype(dtype).reshape(-1, L, H)
-    x = jnp.pad(x, [(0, 0), (0, groups * chunks * T - L), (0, 0)])
-    x = x.reshape(len(x), groups, chunks, T, H).transpose(1, 4, 3, 2, 0)
+    x = u.astype(dtype).reshape(*batch, L, H)
+    x = jnp.pad(x, [(0, 0)] * len(batch) + [(0, groups * chunks * T - L), (0, 0)])
+    x = jnp.moveaxis(x.reshape(*batch, groups, chunks * T, H), (-3, -1), (0, 1))
+    x = x.reshape(groups, H, *batch, chunks, T)
     full = tables._replace(taps=lower_toeplitz(tables.taps))
-    start = jnp.zeros((x.shape[-1], H, tables.leave.shape[-1]), tables.leave.dtype)
+    start = jnp.zeros((*batch, H, tables.leave.shape[-1]), dtype)
     if groups == 1:
         y = _group(full, start, x[0])[1][None]
     else:
         _, y = jax.lax.scan(jax.checkpoint(lambda s, x: _group(full, s, x)), start, x)
-    y = y.transpose(4, 0, 3, 2, 1).reshape(x.shape[-1], groups * chunks * T, H)[:, :L]
-    return y.reshape(*batch, L, H).astype(u.dtype)
+    y = jnp.moveaxis(y.reshape(groups, H, *batch, chunks * T), (0, 1), (-3, -1))
+    return y.reshape(*batch, -1, H)[..., :L, :].reshape(u.shape).astype(u.dtype)
 
 
 def vandermonde_chunks(
@@ -157,7 +166,7 @@ def vandermonde_chunks(
         T: length of a chunk.
 
     Returns:
-        The tables, of N complex states.
+        The tables, of N complex states, which are 2 N real ones.
 
     Raises:
         ValueError: if the shapes do not fit or ``T`` is not positive.
@@ -172,10 +181,11 @@ def vandermonde_chunks(
     _check("vandermonde_chunks", c, z, T)
     powers = _exponentials(z, 1, T + 1)
     weighted = c[..., None] * powers
+    enter, leave = _rows(powers), _rows(weighted.conj())
     return ChunkTables(
-        weighted[..., :T].real.sum(-2),
-        jnp.flip(powers[..., :T], -1),
-        jnp.moveaxis(weighted[..., 1:], -1, -2),
+        leave[..., : c.shape[-1], :T].sum(-2),
+        jnp.flip(enter[..., :T], -1),
+        jnp.moveaxis(leave[..., 1:], -1, -2),
         jnp.broadcast_to(powers[..., T], c.shape),
     )
 
@@ -213,62 +223,73 @@ def dense_chunks(
     return ChunkTables(taps, jnp.flip(right, -1), left, next(powers))
 
 
+def _rows(v: Complex[Array, "*batch N T"]) -> Float[Array, "*batch 2N T"]:
+    """Rows of real parts, then of imaginary ones.
+
+    They are written one after the other, into zeros: XLA would merge a concatenation with what made
+    the numbers, and compute them one by one, seven times as long.
+    """
+    *batch, N, T = v.shape
+    rows = jnp.zeros((*batch, 2 * N, T), v.real.dtype)
+    rows = jax.lax.dynamic_update_slice_in_dim(rows, v.real, 0, -2)
+    return jax.lax.dynamic_update_slice_in_dim(rows, v.imag, N, -2)
+
+
 def _group(
-    tables: ChunkTables, s: Inexact[Array, "b H N"], x: Float[Array, "H T n b"]
-) -> tuple[Inexact[Array, "b H N"], Float[Array, "H T n b"]]:
+    tables: ChunkTables, s: Float[Array, "*batch H N"], x: Float[Array, "H *batch n T"]
+) -> tuple[Float[Array, "*batch H N"], Float[Array, "H *batch n T"]]:
     """The state after some chunks, and their outputs."""
-    enter = "hit,htnb->bnhi" if tables.enter.ndim == 3 else "it,htnb->bnhi"
-    if not jnp.iscomplexobj(s):
-        driven = highest(enter, tables.enter, x)
-        before, after = _dense_states(tables.carry, driven, s)
-        y = highest("hti,bnhi->htnb", tables.leave, before)
+    enter = "h...nt,hit->h...ni" if tables.enter.ndim == 3 else "h...nt,it->h...ni"
+    states = _diagonal_states if jnp.iscomplexobj(tables.carry) else _dense_states
+    driven = jnp.moveaxis(highest(enter, x, tables.enter), (-2, 0), (0, -2))
+    before, after = states(tables.carry, driven, s)
+    y = highest("h...ni,hti->h...nt", jnp.moveaxis(before, (0, -2), (-2, 0)), tables.leave)
+    return after, y + highest("h...ns,hts->h...nt", x, tables.taps)
+
+
+def _diagonal_states(
+    carry: Complex[Array, "H M"],
+    driven: Float[Array, "n *batch H 2*M"],
+    s: Float[Array, "*batch H 2*M"],
+) -> tuple[Float[Array, "n *batch H 2*M"], Float[Array, "*batch H 2*M"]]:
+    """States before each of n chunks, which lead, and after the last."""
+    b, x0 = (v.reshape(*v.shape[:-1], 2, carry.shape[-1]) for v in (driven, s))
+    if scan_backend() == "sequential":
+        x = recur(False, table(carry), b, x0)
     else:
-        re, im = (highest(enter, part, x) for part in (tables.enter.real, tables.enter.imag))
-        before, after = _diagonal_states(tables.carry, jax.lax.complex(re, im), s)
-        y = highest("hti,bnhi->htnb", tables.leave.real, before.real)
-        y -= highest("hti,bnhi->htnb", tables.leave.imag, before.imag)
-    return after, y + highest("hts,hsnb->htnb", tables.taps, x)
-
-
-def _dense_states(
-    carry: Float[Array, "H N N"], driven: Float[Array, "b n H N"], s: Float[Array, "b H N"]
-) -> tuple[Float[Array, "b n H N"], Float[Array, "b H N"]]:
-    """States before each of n chunks, and after the last."""
-    before, after = _dense_scan(carry, jnp.moveaxis(driven, 1, 0), s)
-    return jnp.moveaxis(before, 0, 1), after
+        z, z0 = (pair_to_complex(v, axis=-2) for v in (b, x0))
+        z, z0 = (v.reshape(*v.shape[:-2], -1) for v in (jnp.moveaxis(z, 0, -3), z0))
+        x = jnp.moveaxis(linear_scan(carry.reshape(-1), z, z0), -2, 0)
+        x = complex_to_pair(x.reshape(*x.shape[:-1], *carry.shape), axis=-2)
+    x = x.reshape(driven.shape)
+    return jnp.concatenate([s[None], x[:-1]]), x[-1]
 
 
 @jax.custom_jvp
-def _dense_scan(carry: Array, driven: Array, s: Array) -> tuple[Array, Array]:
-    """As `_dense_states`, with the chunks leading.
+def _dense_states(
+    carry: Float[Array, "H N N"],
+    driven: Float[Array, "n *batch H N"],
+    s: Float[Array, "*batch H N"],
+) -> tuple[Float[Array, "n *batch H N"], Float[Array, "*batch H N"]]:
+    """The same for full matrices.
 
     The derivative of the states obeys the same recurrence. Written as such, the gradient of the
     matrices is one product of all chunks, where a loop would add to them in each.
     """
 
     def advance(s: Array, driven: Array) -> tuple[Array, Array]:
-        return s + highest("hij,bhj->bhi", carry, s) + driven, s
+        return s + highest("hij,...hj->...hi", carry, s) + driven, s
 
     after, before = jax.lax.scan(advance, s, driven)
     return before, after
 
 
-@_dense_scan.defjvp
-def _dense_scan_jvp(
+@_dense_states.defjvp
+def _dense_states_jvp(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     carry, driven, s = primals
     carry_dot, driven_dot, s_dot = tangents
-    before, after = _dense_scan(carry, driven, s)
-    driven_dot = driven_dot + highest("hij,nbhj->nbhi", carry_dot, before)
-    return (before, after), _dense_scan(carry, driven_dot, s_dot)
-
-
-def _diagonal_states(
-    carry: Complex[Array, "H N"], driven: Complex[Array, "b n H N"], s: Complex[Array, "b H N"]
-) -> tuple[Complex[Array, "b n H N"], Complex[Array, "b H N"]]:
-    """As `_dense_states`."""
-    flat = carry.size
-    b, x0 = driven.reshape(*driven.shape[:2], flat), s.reshape(len(s), flat)
-    x = linear_scan(carry.reshape(flat), b, x0).reshape(driven.shape)
-    return jnp.concatenate([s[:, None], x[:, :-1]], 1), x[:, -1]
+    before, after = _dense_states(carry, driven, s)
+    driven_dot = driven_dot + highest("hij,...hj->...hi", carry_dot, before)
+    return (before, after), _dense_states(carry, driven_dot, s_dot)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 _BLOCK = 128
 _LONG = 4096
@@ -28,11 +28,12 @@ right way round: read one by one they came from memory at half of the speed, or 
 """
 
 
-def table(a: Array) -> Float[Array, "k *parts P"]:
+def table(a: Inexact[Array, "*shape P"]) -> Float[Array, "k *parts P"]:
     """The table that stands for products with a."""
     if not jnp.iscomplexobj(a):
         return a[None]
-    return jnp.stack([jnp.stack([a.real, a.real]), jnp.stack([-a.imag, a.imag])])
+    both = (a.real, a.real), (-a.imag, a.imag)
+    return jnp.stack([jnp.stack(parts, -2) for parts in both])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -144,7 +145,7 @@ def _times(A: Array, x: Array) -> Array:
 
 def _transpose(A: Array) -> Array:
     """The table of the transposed map."""
-    return A if len(A) == 1 else jnp.stack([A[0], jnp.flip(A[1], 0)])
+    return A if len(A) == 1 else jnp.stack([A[0], jnp.flip(A[1], -2)])
 
 
 def _add_products(sums: Sequence[Array], w: Array, x: Array) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from helpers import assert_close, loss_and_grads, normal, values_and_gradients
 
 from s5jax import DLR, HOPE, S4, S4D
 from s5jax.ops import (
+    _chunked,
     chunked_conv,
     conv_backend,
     discretize_dplr,
@@ -73,6 +74,20 @@ def test_is_the_convolution_with_the_kernel(kind, L, T, batch):
     assert_close(got, values_and_gradients(by_definition, u, *parameters), rtol=1e-9)
 
 
+@pytest.mark.parametrize("batch", [(), (2,)])
+@jax.enable_x64(True)
+def test_scan_of_an_accelerator(batch, monkeypatch):
+    system, *parameters = arguments("diagonal")
+
+    def by_chunks(u, *parameters):
+        return chunked_conv(u, system(*parameters, 4, 9)[0])
+
+    arrays = draw(*batch, 9, H, seed=5), *parameters
+    expected = values_and_gradients(by_chunks, *arrays)
+    monkeypatch.setattr(_chunked, "scan_backend", lambda: "associative")
+    assert_close(values_and_gradients(by_chunks, *arrays), expected, rtol=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layer", [S4, S4D, DLR, HOPE])
@@ -96,8 +111,8 @@ def test_choice():
     on_cpu = jax.default_backend() == "cpu"
     assert conv_backend("auto", 4096, 64) == ("chunked" if on_cpu else "fft")
     assert conv_backend("auto", 4096, 64, batch=2) == "fft"
-    assert conv_backend("auto", 1 << 15, 128) == "fft"
-    assert conv_backend("auto", 1 << 16, 128) == ("chunked" if on_cpu else "fft")
+    assert conv_backend("auto", 1 << 13, 128) == "fft"
+    assert conv_backend("auto", 1 << 14, 128) == ("chunked" if on_cpu else "fft")
     assert conv_backend("auto", 1 << 16, 64, two_sided=True) == "fft"
     assert conv_backend("auto", 100, 64) == "fft"
     assert conv_backend("chunked", 1, 4096, two_sided=True) == "chunked"
