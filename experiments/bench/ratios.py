@@ -91,7 +91,7 @@ def length_rows(lengths: Sequence[int], size: Size, longest: Size) -> Iterator[R
         peaks = measuring.result()
     worst = {}
     for name, at in programs.items():
-        seconds = interleaved_medians(at, turns=TURNS).values()
+        seconds = interleaved_medians(at, turns=4 * TURNS).values()
         worst[name] = max(b / a for a, b in itertools.pairwise(seconds))
     detail = {"forward time at 2 L over time at L": worst}
     yield Row("linear_in_L", DOUBLING_LIMIT / max(worst.values()), 1, detail)
