@@ -178,7 +178,7 @@ def vandermonde_chunks(
         >>> print(vandermonde_chunks(jnp.ones((1, 1), complex), z, 4).taps)
         [[1.    0.5   0.25  0.125]]
     """
-    _check("vandermonde_chunks", c, z, T)
+    _check("vandermonde_chunks", c, z, T=T)
     powers = _exponentials(z, 1, T + 1)
     weighted = c[..., None] * powers
     enter, leave = _rows(powers), _rows(weighted.conj())

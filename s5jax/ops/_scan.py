@@ -92,13 +92,10 @@ def linear_scan(
         "Simplified State Space Layers for Sequence Modeling", 2023,
         https://arxiv.org/abs/2208.04933.
     """
-    _check_shapes(a, b, x0, resets)
+    if b.ndim < 2:
+        raise ValueError(f"linear_scan: `b` must have shape (*batch, L, P), got {b.shape}.")
     algorithm = scan_backend(backend)
-    if algorithm == "chunked" and not (a.ndim == 1 and resets is None):
-        raise ValueError(
-            "linear_scan: `backend='chunked'` needs coefficients that are the same at every step, "
-            "without `resets` or a step length per step. Use 'auto', 'sequential' or 'associative'."
-        )
+    _check("linear_scan", algorithm, "`b`", b.shape, a, x0, resets)
     dtype = jnp.result_type(a, b, b if x0 is None else x0, jnp.float32)
     a, b = a.astype(dtype), b.astype(dtype)
     x0 = jnp.zeros(b.shape[:-2] + b.shape[-1:], dtype) if x0 is None else x0.astype(dtype)
@@ -156,13 +153,19 @@ def pair_scan(
         Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
         2023, https://arxiv.org/abs/2208.04933.
     """
-    if not (scan_backend(backend) == "sequential" and a.ndim == 1 and resets is None):
+    if b.ndim < 3 or b.shape[-2] != 2:
+        raise ValueError(
+            f"pair_scan: `b` must have shape (*batch, L, 2, P), of real and imaginary parts; got "
+            f"{b.shape}. Use `complex_to_pair` with `axis=-2` to make such an array."
+        )
+    algorithm = scan_backend(backend)
+    shape = (*b.shape[:-2], b.shape[-1])
+    _check("pair_scan", algorithm, "`b` as complex numbers", shape, a, x0, resets)
+    if not (algorithm == "sequential" and a.ndim == 1 and resets is None):
         b = pair_to_complex(b, axis=-2)
         x = linear_scan(a, b, x0, reverse=reverse, resets=resets, backend=backend)
         return complex_to_pair(x, axis=-2)
-    whole = jax.eval_shape(functools.partial(pair_to_complex, axis=-2), b)
-    _check_shapes(a, whole, x0, resets)
-    dtype = jnp.result_type(a, whole, whole if x0 is None else x0)
+    dtype = jnp.result_type(a, b, b if x0 is None else x0, jnp.complex64)
     x0 = jnp.zeros(b.shape[:-3] + b.shape[-1:], dtype) if x0 is None else x0.astype(dtype)
     b = b.astype(jnp.finfo(dtype).dtype)
     return _constant(a.astype(dtype), b, complex_to_pair(x0, axis=-2), reverse, time=-3)
@@ -196,24 +199,36 @@ def linear_scan_ref(
     return jnp.stack([states[k] for k in range(L)], axis=-2)
 
 
-def _check_shapes(a: Array, b: Array, x0: Array | None, resets: Array | None) -> None:
-    if b.ndim < 2:
-        raise ValueError(f"linear_scan: `b` must have shape (*batch, L, P), got {b.shape}.")
-    if a.shape not in (b.shape[-1:], b.shape):
+def _check(
+    where: str,
+    algorithm: str,
+    inputs: str,
+    shape: tuple[int, ...],
+    a: Array,
+    x0: Array | None,
+    resets: Array | None,
+) -> None:
+    """Raises a ValueError unless the arguments fit inputs of this name and shape."""
+    if a.shape not in (shape[-1:], shape):
         raise ValueError(
-            f"linear_scan: `a` must be constant, of shape {b.shape[-1:]}, or given per step "
-            f"with the shape of `b`, {b.shape}; got {a.shape}."
+            f"{where}: `a` must be constant, of shape {shape[-1:]}, or given per step "
+            f"with the shape of {inputs}, {shape}; got {a.shape}."
         )
-    state_shape = b.shape[:-2] + b.shape[-1:]
+    state_shape = shape[:-2] + shape[-1:]
     if x0 is not None and x0.shape != state_shape:
         raise ValueError(
-            f"linear_scan: `x0` must have the shape of `b` without its time axis, {state_shape}; "
+            f"{where}: `x0` must have the shape of {inputs} without its time axis, {state_shape}; "
             f"got {x0.shape}."
         )
-    if resets is not None and (resets.shape != b.shape[:-1] or resets.dtype != bool):
+    if resets is not None and (resets.shape != shape[:-1] or resets.dtype != bool):
         raise ValueError(
-            f"linear_scan: `resets` must be boolean with shape {b.shape[:-1]}; "
-            f"got {resets.dtype} with shape {resets.shape}."
+            f"{where}: `resets` must be boolean with shape {shape[:-1]}; got {resets.dtype} with "
+            f"shape {resets.shape}."
+        )
+    if algorithm == "chunked" and not (a.ndim == 1 and resets is None):
+        raise ValueError(
+            f"{where}: `backend='chunked'` needs coefficients that are the same at every step, "
+            "without `resets` or a step length per step. Use 'auto', 'sequential' or 'associative'."
         )
 
 

@@ -50,7 +50,7 @@ def vandermonde(
         Gu, Gupta, Goel and Ré, "On the Parameterization and Initialization of Diagonal State Space
         Models", 2022, https://arxiv.org/abs/2206.11893.
     """
-    _check("vandermonde", c, z, L)
+    _check("vandermonde", c, z, L=L)
     if z.ndim == 1:
         return _shared(c, z, L)
     T = block_length(L)
@@ -95,7 +95,7 @@ def vandermonde_ref(
         >>> print(vandermonde_ref(jnp.ones((1, 1), complex), z, 4)[:, 0])
         [1.    0.5   0.25  0.125]
     """
-    _check("vandermonde_ref", c, z, L)
+    _check("vandermonde_ref", c, z, L=L)
     table = jnp.exp(jnp.arange(L)[:, None, None] * z)
     return (c[..., None, :, :] * table).sum(-1).real
 
@@ -247,14 +247,15 @@ def _halves(x: Float[Array, "*shape"]) -> tuple[Array, Array]:
     return high, x - high
 
 
-def _check(where: str, c: Array, z: Array, L: int) -> None:
+def _check(where: str, c: Array, z: Array, **length: int) -> None:
     if c.ndim < 2 or z.shape not in (c.shape[-2:], c.shape[-1:]):
         raise ValueError(
             f"{where}: `c` must have shape (*batch, H, N) and `z` shape (H, N) or (N,); got "
             f"{c.shape} and {z.shape}."
         )
-    if L < 1:
-        raise ValueError(f"{where}: `L` must be at least 1; got {L}.")
+    for name, n in length.items():
+        if n < 1:
+            raise ValueError(f"{where}: `{name}` must be at least 1; got {n}.")
 
 
 def _check_state(where: str, u: Array, z: Array, B: Array, x0: Array) -> None:

@@ -85,6 +85,7 @@ def test_scan_of_an_accelerator(batch, monkeypatch):
     arrays = draw(*batch, 9, H, seed=5), *parameters
     expected = values_and_gradients(by_chunks, *arrays)
     monkeypatch.setattr(_chunked, "scan_backend", lambda: "associative")
+    monkeypatch.delattr(_chunked, "recur")  # the scan of a CPU
     assert_close(values_and_gradients(by_chunks, *arrays), expected, rtol=1e-9)
 
 
@@ -124,5 +125,7 @@ def test_wrong_arguments_are_refused():
     tables = hope_chunks(jnp.ones((H, N)), jnp.ones(H), 4)
     with pytest.raises(ValueError, match=r"`u` must have shape \(\*batch, L, 3\).*got \(5, 2\)"):
         chunked_conv(jnp.ones((5, 2)), tables)
+    with pytest.raises(ValueError, match="vandermonde_chunks: `T` must be at least 1; got 0"):
+        vandermonde_chunks(jnp.ones((H, N), complex), jnp.ones((H, N), complex), 0)
     with pytest.raises(ValueError, match="hope_chunks: `T` must be a power of two; got 6"):
         hope_chunks(jnp.ones((H, N)), jnp.ones(H), 6)

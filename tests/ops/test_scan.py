@@ -214,10 +214,17 @@ def test_pairs_are_complex_numbers(backend, constant):
 
 
 def test_what_is_no_pair_is_refused():
-    with pytest.raises(ValueError, match=r"axis -2 of `pair`.*length 2; got shape \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"^pair_scan: `b` must have shape.*got \(5, 3\)"):
         pair_scan(jnp.ones(3, complex), jnp.ones((5, 3)))
-    with pytest.raises(ValueError, match=r"`a` must be constant, of shape \(3,\)"):
-        pair_scan(jnp.ones(4, complex), jnp.ones((5, 2, 3)))
+    a, b, resets = jnp.ones(3, complex), jnp.ones((5, 2, 3)), jnp.zeros(5, bool)
+    with pytest.raises(ValueError, match=r"^pair_scan: `a` must be constant, of shape \(3,\)"):
+        pair_scan(a[:2], b)
+    with pytest.raises(ValueError, match=r"^pair_scan: `x0` must.*\(3,\); got \(2,\)"):
+        pair_scan(a, b, a[:2])
+    with pytest.raises(ValueError, match=r"^pair_scan: `resets` must.*\(5,\).*\(4,\)"):
+        pair_scan(a, b, resets=resets[:4])
+    with pytest.raises(ValueError, match=r"^pair_scan: `backend='chunked'` needs"):
+        pair_scan(a, b, resets=resets, backend="chunked")
 
 
 @pytest.mark.parametrize(
