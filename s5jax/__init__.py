@@ -15,6 +15,8 @@ from s5jax.nn import DenseSSM as DenseSSM
 from s5jax.nn import DocumentMatcher as DocumentMatcher
 from s5jax.nn import ImageRegressor as ImageRegressor
 from s5jax.nn import LanguageModel as LanguageModel
+from s5jax.nn import Pipeline as Pipeline
+from s5jax.nn import Preprocessing as Preprocessing
 from s5jax.nn import ResidualBlock as ResidualBlock
 from s5jax.nn import SequenceBackbone as SequenceBackbone
 from s5jax.nn import SequenceClassifier as SequenceClassifier

@@ -18,6 +18,8 @@ from s5jax.nn._lru import LRU as LRU
 from s5jax.nn._matching import DocumentMatcher as DocumentMatcher
 from s5jax.nn._model import SequenceBackbone as SequenceBackbone
 from s5jax.nn._model import SequenceClassifier as SequenceClassifier
+from s5jax.nn._pipeline import Pipeline as Pipeline
+from s5jax.nn._pipeline import Preprocessing as Preprocessing
 from s5jax.nn._reduce import reduce_order as reduce_order
 from s5jax.nn._s4 import S4 as S4
 from s5jax.nn._s4d import S4D as S4D

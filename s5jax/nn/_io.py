@@ -1,6 +1,7 @@
 """Layers and models on disk: constructor arguments as JSON, arrays as safetensors."""
 
 import contextlib
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -15,19 +16,23 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from s5jax._errors import check_choice
+from s5jax.nn._pipeline import Pipeline, Preprocessing
 
 _CONFIG, _ARRAYS = "model.json", "parameters.safetensors"
+_PREPROCESSING = "preprocessing.json"
 _MAX_CONFIG = 2**20
+_MAX_PREPROCESSING = 2**26
 
 
 def save(model: nnx.Module, folder: str | Path) -> None:
     """Writes a layer or model of this library to a folder.
 
     ``model.json`` holds its class and constructor arguments, ``parameters.safetensors`` its
-    parameters and running statistics. Neither can execute anything when read.
+    parameters and running statistics; a `Pipeline` adds ``preprocessing.json``. None of them can
+    execute anything when read.
 
     Args:
-        model: a layer, or a model such as `SequenceClassifier`.
+        model: a layer, a model such as `SequenceClassifier`, or a `Pipeline` of one.
         folder: made if it does not exist; files of an earlier `save` are replaced.
 
     Raises:
@@ -42,6 +47,9 @@ def save(model: nnx.Module, folder: str | Path) -> None:
         ...     print(load(folder).d_state)
         8
     """
+    preprocessing = None
+    if isinstance(model, Pipeline):
+        model, preprocessing = model.model, model.preprocessing
     check_choice("save", "model", type(model).__name__, _classes())
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +61,10 @@ def save(model: nnx.Module, folder: str | Path) -> None:
     arrays = {name: np.asarray(v[...]) for name, v in _variables(nnx.state(model)).items()}
     save_file(arrays, folder / _ARRAYS)
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / _PREPROCESSING).unlink(missing_ok=True)
+    if preprocessing is not None:
+        text = json.dumps(dataclasses.asdict(preprocessing), indent=2) + "\n"
+        (folder / _PREPROCESSING).write_text(text, encoding="utf-8")
 
 
 def load(folder: str | Path) -> Any:
@@ -62,11 +74,12 @@ def load(folder: str | Path) -> Any:
         folder: the folder given to `save`.
 
     Returns:
-        The layer or model; call ``.train()`` on it to train it further.
+        The layer or model, or the `Pipeline` with which a training run ends; call ``.train()`` on
+        it to train it further.
 
     Raises:
         FileNotFoundError: if the folder does not hold the two files.
-        ValueError: if a file is damaged, or names or shapes do not fit the class.
+        ValueError: if a file is corrupted, or names or shapes do not fit the class.
 
     Example:
         See `save`.
@@ -86,7 +99,10 @@ def load(folder: str | Path) -> Any:
         model = _build(name, arguments, arrays)
     graphdef, state = nnx.split(model)
     _fill(state, arrays, folder)
-    model = nnx.merge(graphdef, state)
+    model: Any = nnx.merge(graphdef, state)
+    if (folder / _PREPROCESSING).is_file():
+        with _blaming(folder / _PREPROCESSING, "is corrupted"):
+            model = Pipeline(model, _read_preprocessing(folder / _PREPROCESSING))
     model.eval()
     return model
 
@@ -147,10 +163,18 @@ def _blaming(path: Path, fault: str) -> Generator[None]:
 
 
 def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    if path.stat().st_size > _MAX_CONFIG:
-        raise ValueError(f"it is larger than {_MAX_CONFIG:,} bytes.")
-    config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    config = _read_json(path, _MAX_CONFIG)
     return config["class"], config["arguments"]
+
+
+def _read_preprocessing(path: Path) -> Preprocessing:
+    return Preprocessing(**_read_json(path, _MAX_PREPROCESSING))
+
+
+def _read_json(path: Path, limit: int) -> Any:
+    if path.stat().st_size > limit:
+        raise ValueError(f"it is larger than {limit:,} bytes.")
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
 
 
 def _refuse(constant: str) -> None:

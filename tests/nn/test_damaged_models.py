@@ -12,12 +12,14 @@ import pytest
 from flax import nnx
 from mutations import check_read, fuzz, mutate_bytes, mutate_json
 
-from s5jax import LRU, SequenceClassifier, load, save
+from s5jax import LRU, Pipeline, Preprocessing, SequenceClassifier, load, save
 
 FILES = [
     ("model.json", mutate_bytes),
     ("model.json", mutate_json),
     ("parameters.safetensors", mutate_bytes),
+    ("preprocessing.json", mutate_bytes),
+    ("preprocessing.json", mutate_json),
 ]
 
 
@@ -33,7 +35,10 @@ def saved(tmp_path_factory):
         rngs=nnx.Rngs(0),
     )
     folder = tmp_path_factory.mktemp("models") / "model"
-    save(model, folder)
+    preprocessing = Preprocessing(
+        input_mean=(1e9,), input_std=(0.5,), dt_unit=60.0, classes=("a", "b"), sample_rate=8_000
+    )
+    save(Pipeline(model, preprocessing), folder)
     return folder
 
 
@@ -43,7 +48,7 @@ def folder(saved, tmp_path):
 
 
 def run(folder: Path, name: str, mutate: Callable, seeds: range) -> Counter[tuple[str, str]]:
-    names = r"model\.json|parameters\.safetensors"
+    names = r"model\.json|parameters\.safetensors|preprocessing\.json"
     return fuzz(folder / name, mutate, lambda: load(folder), names=names, seeds=seeds)
 
 
