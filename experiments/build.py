@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
@@ -14,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+import s5jax
 from experiments.config import Config
 from experiments.data import eval_batches, hold, on_device, train_batches
 from experiments.errors import RunError, UsageError, blaming_options
@@ -24,6 +26,16 @@ from experiments.tasks import HERE, Batch, Files, Split, Task, get_task
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 """What a precision is to a model; None: that of inputs and parameters, which are float32."""
+
+
+class Trained(NamedTuple):
+    """The model of a finished run."""
+
+    model: Any
+    """In evaluation mode; takes inputs that the task has prepared."""
+    preprocessing: s5jax.Preprocessing | None = None
+    """How they were prepared; None if the task needs no more than its options, or the run is older
+    than this."""
 
 
 class Setup(NamedTuple):
@@ -60,7 +72,7 @@ class Setup(NamedTuple):
 def prepare(
     config: Config,
     mesh: Mesh,
-    model: nnx.Module | None = None,
+    trained: Trained | None = None,
     *,
     files: Files = HERE,
     dt: int | None = None,
@@ -71,7 +83,7 @@ def prepare(
     Args:
         config: the run.
         mesh: devices.
-        model: a trained model; by default a new one, from the run's seed.
+        trained: a trained model; by default a new one, from the run's seed.
         files: where data sets lie.
         dt: evaluate on every so-many-th step of each sequence, for which steps are longer.
         freeze: whether a non-finite step keeps the state as it is up to the next logged step, which
@@ -85,6 +97,8 @@ def prepare(
     """
     with blaming_options():
         task = get_task(config.task)(config.data, files)
+        if trained is not None and trained.preprocessing is not None:
+            _use_preprocessing(task, trained.preprocessing)
         _check_decimation(config.task, task, dt)
         source = task.source("train", seed=config.seed)
         source[0]  # fails now if no example can be had
@@ -93,7 +107,7 @@ def prepare(
                 f"--train.data=device needs examples that lie in memory; {config.task} draws or "
                 "cuts them as they are read. Leave it out."
             )
-    return build(config, task, mesh, model, dt=dt, freeze=freeze)
+    return build(config, task, mesh, trained and trained.model, dt=dt, freeze=freeze)
 
 
 def build(
@@ -114,6 +128,40 @@ def build(
     steps = make_steps(model, task, optimizer, mesh, config, dt=dt, freeze=freeze)
     rows = functools.cache(functools.partial(_rows, config, task, mesh))
     return Setup(config, mesh, task, steps, labels, rows)
+
+
+def load_trained(workdir: Path) -> Trained:
+    """The model that a run ended with.
+
+    Raises:
+        UsageError: if there is none, or its files are corrupted.
+    """
+    try:
+        loaded = s5jax.load(workdir / "model")
+    except FileNotFoundError as error:
+        raise UsageError(f"The run in {workdir} is not finished: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if isinstance(loaded, s5jax.Pipeline):
+        return Trained(loaded.model, loaded.preprocessing)
+    return Trained(loaded)
+
+
+def task_for_prediction(config: Config, files: Files, trained: Trained) -> Task:
+    """The task of a finished run, which prepares inputs by what the run saved with its model."""
+    task = get_task(config.task)
+    if trained.preprocessing is None:
+        return task(config.data, files)
+    return task.for_prediction(config.data, files, trained.model, trained.preprocessing)
+
+
+def _use_preprocessing(task: Task, preprocessing: s5jax.Preprocessing) -> None:
+    if task.classes != preprocessing.classes:
+        raise UsageError(
+            f"The data have the classes {', '.join(task.classes or ())}, and the model was trained "
+            f"on {', '.join(preprocessing.classes or ())}: evaluate it on data with these."
+        )
+    task.preprocessing = preprocessing
 
 
 def _rows(config: Config, task: Task, mesh: Mesh, split: Split) -> Batch | None:
@@ -168,6 +216,7 @@ def evaluate(
     measures = setup.task.report({name: total / examples for name, total in sums.items()})
     if not all(map(math.isfinite, measures.values())):
         raise RunError(
-            f"Not every {split} measure is finite: {measures}. A lower --optim.lr may help."
+            f"Not every {split} measure is finite: {measures}. In training a lower --optim.lr may "
+            "help; for a trained model look for extreme values in the data."
         )
     return measures

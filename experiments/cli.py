@@ -88,6 +88,8 @@ class TrainSelection(PlanSelection):
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """At a non-finite loss or gradient: end the run, leave the step out, or go back to the last
     checkpoint and go on from there with the batches after the bad one, three times at most."""
+    on_changed_data: Literal["stop", "use"] = "stop"
+    """If the data of the run to go on with have changed: end, or use the new ones."""
     deterministic: Switch = False
     """The same numbers each time on a GPU, too: no operations whose order varies, and no kernels
     chosen by timing them; slower there. On a CPU they are the same without it."""

@@ -40,8 +40,13 @@ LATER = {
     *("optim.clip_norm", "optim.ema"),
     *("train.precision", "train.accumulate", "train.remat", "train.data"),
     *("model.conv", "model.backend"),
+    *("data.ignore_index", "data.normalise_dt"),
 }
 """Options that the ``config.json`` of an older run lacks: it did what is their default."""
+RECORDS = ("environment", "fingerprint")
+"""What ``config.json`` also has, and what decides no option: where a run ran, and on which data."""
+EARLIER = {"data.normalise_dt": False}
+"""What an older run did where it is not the default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,11 +207,24 @@ def read_config(workdir: Path) -> Config:
         raise UsageError(f"No run in {workdir}: {path} does not exist.")
     values = read_json(path)
     if isinstance(values, dict):
-        values.pop("environment", None)  # where it ran decides no field
+        for name in RECORDS:
+            values.pop(name, None)
     try:
         return Config.from_dict(values)
     except UsageError as error:
         raise UsageError(f"{path}: {shorten(error)}") from None
+
+
+def read_fingerprint(workdir: Path) -> dict[str, Any]:
+    """The fingerprint of a run's data; empty if the run is new, or older than fingerprints.
+
+    Raises:
+        UsageError: if ``config.json`` is not valid.
+    """
+    path = Path(workdir) / "config.json"
+    values = read_json(path) if path.is_file() else {}
+    fingerprint = values.get("fingerprint") if isinstance(values, dict) else None
+    return fingerprint if isinstance(fingerprint, dict) else {}
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -242,6 +260,7 @@ def _read(section: type[Section], values: object, where: str) -> Section:
     required = [name for name in names if f"{where}.{name}" not in LATER]
     if missing := [name for name in required if name not in values]:
         raise UsageError(f"Missing in `{where}`: {', '.join(missing)}.")
+    values = {**{n: EARLIER[f"{where}.{n}"] for n in names if f"{where}.{n}" in EARLIER}, **values}
     read = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
     with blaming_options():
         return section(**read)

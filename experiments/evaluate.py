@@ -4,18 +4,25 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from flax import nnx
 
-import s5jax
-from experiments.build import evaluate, prepare
+from experiments.build import Trained, evaluate, load_trained, prepare
 from experiments.cli import FileFlags, MeshSpec
 from experiments.config import Config, read_config
 from experiments.errors import UsageError, blaming_options, run_command
+from experiments.fingerprint import OnChangedData, check_data
 from experiments.loop import describe
 from experiments.mesh import make_mesh
 from experiments.process import set_up_process
 from experiments.results import Results, read_results, write_json
-from experiments.tasks import HERE, Files
+from experiments.tasks import HERE, DataOptions, Files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateData:
+    """Data: where they are."""
+
+    file: Path | None = None
+    """The run's own file, if it has moved (of the tasks arrays and chars)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,9 @@ class EvaluateFlags(FileFlags):
 
     workdir: Path
     """Folder of the run."""
+    data: EvaluateData = dataclasses.field(default_factory=EvaluateData)
+    on_changed_data: OnChangedData = "stop"
+    """If the data have changed since the run was started: end, or evaluate the model on them."""
     json: Path | None = None
     """File to write the figures to."""
     mesh: MeshSpec = None
@@ -40,6 +50,9 @@ def evaluate_run(
     mesh: str | None = None,
     files: Files = HERE,
     dt: int | None = None,
+    *,
+    file: str | Path | None = None,
+    on_changed_data: OnChangedData = "stop",
 ) -> Results:
     """Evaluates the model of a finished run.
 
@@ -52,20 +65,27 @@ def evaluate_run(
         mesh: devices, as `experiments.mesh.make_mesh` takes them.
         files: where data sets lie.
         dt: how many steps become one; by default all are used.
+        file: where the run's own file is now, if it has moved.
+        on_changed_data: whether data that have changed since the run was started are refused, or
+            used, with the preprocessing of training.
 
     Returns:
         The contents of its ``results.json``, with the figures found now, and ``dt`` if given.
 
     Raises:
-        UsageError: if the folder holds no finished run, or task or model have no other rate.
+        UsageError: if the folder holds no finished run, its data are gone or have changed, or task
+            or model have no other rate.
 
     References:
         Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
         https://arxiv.org/abs/2111.00396, section 4.3.
     """
-    config, recorded, model = load_run(workdir)
+    config, recorded, trained = load_run(workdir)
+    if file is not None:
+        config = dataclasses.replace(config, data=_move(config, file))
     devices = make_mesh(mesh, batch_size=config.train.batch_size)
-    setup = prepare(config, devices, model, files=files, dt=dt)
+    setup = prepare(config, devices, trained, files=files, dt=dt)
+    check_data(workdir, config, setup.task, on_changed_data)
     with blaming_options():
         figures = {
             split: evaluate(setup, setup.steps.initial, split) for split in ("validation", "test")
@@ -73,7 +93,16 @@ def evaluate_run(
     return {**recorded, **figures, **({} if dt is None else {"dt": dt})}
 
 
-def load_run(workdir: Path) -> tuple[Config, Results, nnx.Module]:
+def _move(config: Config, file: str | Path) -> DataOptions:
+    if not hasattr(config.data, "file"):
+        raise UsageError(
+            f"--data.file says where a user's own file is, and {config.task} has none: leave it "
+            "out, or say with --data-dir=DIR where its data set is."
+        )
+    return dataclasses.replace(config.data, **{"file": str(file)})
+
+
+def load_run(workdir: Path) -> tuple[Config, Results, Trained]:
     """Configuration, results and model of a finished run.
 
     Raises:
@@ -83,17 +112,21 @@ def load_run(workdir: Path) -> tuple[Config, Results, nnx.Module]:
     results = read_results(workdir)
     if results is None:
         raise UsageError(f"The run in {workdir} is not finished: start it again to go on.")
-    try:
-        return config, results, s5jax.load(workdir / "model")
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
+    return config, results, load_trained(workdir)
 
 
 def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
     set_up_process()
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
-    results = evaluate_run(flags.workdir, flags.mesh, flags.files(), flags.dt)
+    results = evaluate_run(
+        flags.workdir,
+        flags.mesh,
+        flags.files(),
+        flags.dt,
+        file=flags.data.file,
+        on_changed_data=flags.on_changed_data,
+    )
     print(describe(results))
     if flags.dt is not None:
         print(f"On one step in {flags.dt}, each taken to be {flags.dt} times as long.")

@@ -5,7 +5,7 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 import s5jax
+from experiments.build import load_trained, task_for_prediction
 from experiments.cli import FileFlags
 from experiments.config import read_config
 from experiments.errors import UsageError, blaming_options, run_command
@@ -70,7 +71,7 @@ def generate(
         workdir: the run's folder.
         prompts: texts, continued side by side in one batch.
         sampling: how tokens are drawn.
-        files: where data sets lie; word models have their vocabulary there.
+        files: where data sets lie.
 
     Returns:
         The texts and times.
@@ -80,8 +81,7 @@ def generate(
             read, or an option is impossible.
     """
     config = read_config(workdir)
-    task = get_task(config.task)(config.data, files)
-    if not isinstance(task, LanguageTask):
+    if not issubclass(get_task(config.task), LanguageTask):
         valid = ", ".join(name for name, kind in TASKS.items() if issubclass(kind, LanguageTask))
         raise UsageError(
             f"The run in {workdir} has the task {config.task}, whose model predicts no tokens; "
@@ -89,13 +89,11 @@ def generate(
         )
     if not prompts:
         raise UsageError("Say what to continue with --prompt=TEXT.")
+    trained = load_trained(workdir)
+    task: Any = task_for_prediction(config, files, trained)
     rows = [task.encode(prompt) for prompt in prompts]
-    try:
-        model = s5jax.load(workdir / "model")
-    except OSError as error:
-        raise UsageError(f"The run in {workdir} is not finished: {error}") from error
     with blaming_options():
-        new, compile_s, run_s = _continue(model, rows, task.n_new, sampling)
+        new, compile_s, run_s = _continue(trained.model, rows, task.n_new, sampling)
     texts = [
         task.decode(np.concatenate([row, tokens])) for row, tokens in zip(rows, new, strict=True)
     ]

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 import s5jax
 from experiments.build import Setup, evaluate, prepare
 from experiments.checkpoint import Checkpoints
-from experiments.config import Config, differences, read_config
+from experiments.config import Config, differences, read_config, read_fingerprint
 from experiments.display import Display
 from experiments.distributed import (
     check_processes,
@@ -33,6 +33,7 @@ from experiments.distributed import (
     wait_for_all,
 )
 from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
+from experiments.fingerprint import OnChangedData, check_data
 from experiments.interrupts import Interrupts
 from experiments.mesh import make_mesh
 from experiments.metrics import BadSteps, MetricsLog, Row, summarize
@@ -43,7 +44,7 @@ from experiments.plot import plot_learning_curves
 from experiments.recipes import RECIPES
 from experiments.results import Results, describe_move, environment, read_results, write_json
 from experiments.steps import Leaves, Meter
-from experiments.tasks import HERE, Batch, Files
+from experiments.tasks import HERE, Batch, Files, get_task
 
 OnNan = Literal["stop", "skip", "rollback"]
 TrainStep = Callable[[Leaves, Batch], tuple[Leaves, Meter]]
@@ -57,6 +58,7 @@ def fit(
     *,
     mesh: Mesh | None = None,
     on_nan: OnNan = "stop",
+    on_changed_data: OnChangedData = "stop",
     files: Files = HERE,
 ) -> Results:
     """Trains a model, or goes on where the folder's run was interrupted.
@@ -68,13 +70,16 @@ def fit(
         on_nan: whether a non-finite loss or gradient ends the run, only its step is left out, or
             the run goes back to the last checkpoint, and on from there with the batches after the
             bad one.
+        on_changed_data: whether data that have changed since the run was started are refused, or
+            used from here on.
         files: where data sets lie.
 
     Returns:
         The contents of ``results.json``; those of a finished run at once.
 
     Raises:
-        UsageError: if the folder holds another configuration, or the configuration is impossible.
+        UsageError: if the folder holds another configuration, its data have changed, or the
+            configuration is impossible.
         RunError: if a loss or gradient is not finite, with ``"rollback"`` once more after going
             back to the same checkpoint three times; or if a checkpoint cannot be written or read.
         InterruptedRun: after Ctrl-C or SIGTERM; a checkpoint has been written.
@@ -83,6 +88,7 @@ def fit(
     refuse_another_run(workdir, config)
     results = read_results(workdir)
     if results is not None:
+        _check_data_of_finished(workdir, config, files, on_changed_data)
         say(f"This run is finished.\n{describe(results)}")
         return results
     batch_size, parts = config.train.batch_size, config.train.accumulate
@@ -92,12 +98,14 @@ def fit(
         check_processes(mesh, f"{config.to_json()} {workdir} {on_nan}")
         interrupts = stack.enter_context(Interrupts())
         setup = prepare(config, mesh, files=files, freeze=on_nan != "skip")
+        check_data(workdir, config, setup.task, on_changed_data)
         if is_main():
             workdir.mkdir(parents=True, exist_ok=True)
             here = environment(mesh)
             if moved := describe_move(workdir, here):
                 say(moved)
-            write_json(workdir / "config.json", {**config.to_dict(), "environment": here})
+            records = {"environment": here, "fingerprint": setup.task.fingerprint(seed=config.seed)}
+            write_json(workdir / "config.json", {**config.to_dict(), **records})
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", setup.steps.names, setup.steps.initial)
         )
@@ -120,6 +128,8 @@ def refuse_another_run(workdir: Path, config: Config) -> None:
     if not (workdir / "config.json").exists():
         return
     differing = differences(read_config(workdir), config)
+    if read_fingerprint(workdir):
+        differing.pop("data.file", None)  # may have moved: its content is compared
     if differing:
         fields = "; ".join(
             f"{name} is {old} there, {new} here" for name, (old, new) in differing.items()
@@ -128,6 +138,20 @@ def refuse_another_run(workdir: Path, config: Config) -> None:
             f"{workdir} holds a run with another configuration ({fields}): choose another "
             "--workdir, or give the same options."
         )
+
+
+def _check_data_of_finished(
+    workdir: Path, config: Config, files: Files, on_changed_data: OnChangedData
+) -> None:
+    """As `check_data`; data that are gone can have no new figures."""
+    if not read_fingerprint(workdir):
+        return
+    try:
+        task = get_task(config.task)(config.data, files)
+        task.fingerprint(seed=config.seed)
+    except UsageError:
+        return
+    check_data(workdir, config, task, on_changed_data)
 
 
 def describe(results: Results) -> str:
@@ -264,12 +288,19 @@ class _Run:
         )
 
     def validate(self) -> None:
-        """Evaluates the validation split, and remembers the step if it is the best so far."""
+        """Evaluates the validation split, and remembers the step if it is the best so far.
+
+        Of steps with the same metric, as small splits often have, the one of the least loss.
+        """
         values = evaluate(self.setup, self.leaves, "validation", between=self.heed_interrupts)
         self.log.write({"step": self.step, **{f"validation_{k}": v for k, v in values.items()}})
         metric, progress = self.setup.task.metric, self.checkpoints.progress
         sign = 1 if self.setup.task.larger_is_better else -1
-        if progress.best is None or sign * values[metric] > sign * progress.best[metric]:
+
+        def rank(measures: Mapping[str, float]) -> tuple[float, float]:
+            return sign * measures[metric], -measures.get("loss", 0.0)
+
+        if progress.best is None or rank(values) > rank(progress.best):
             progress.best = {"step": self.step, **values}
         text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         best = f"best {metric} {progress.best[metric]:.4f} at step {progress.best['step']:,}"
@@ -333,7 +364,10 @@ class _Run:
             **environment(self.setup.mesh),
         }
         if is_main():
-            s5jax.save(self.setup.steps.model(leaves), self.workdir / "model")
+            model, preprocessing = self.setup.steps.model(leaves), self.setup.task.preprocessing
+            if preprocessing != s5jax.Preprocessing():
+                model = s5jax.Pipeline(model, preprocessing)
+            s5jax.save(model, self.workdir / "model")
             plot_learning_curves(self.workdir, metric=self.setup.task.metric)
             write_json(self.workdir / "results.json", results)
         wait_for_all()

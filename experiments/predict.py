@@ -13,11 +13,12 @@ import numpy as np
 import tyro
 from flax import nnx
 
+from experiments.build import task_for_prediction
 from experiments.cli import FileFlags
 from experiments.errors import UsageError, blaming_file, blaming_options, pick, run_command
 from experiments.evaluate import load_run
 from experiments.process import set_up_process
-from experiments.tasks import HERE, Batch, Files, Task, get_task
+from experiments.tasks import HERE, Batch, Files, Task
 
 Row = dict[str, int | float | str]
 
@@ -61,16 +62,16 @@ def predict(workdir: str | Path, file: str | Path, files: Files = HERE) -> list[
     Raises:
         UsageError: if the folder holds no finished run, or the file is not one for its task.
     """
-    config, _, model = load_run(Path(workdir))
+    config, _, trained = load_run(Path(workdir))
     with blaming_options():
-        task = get_task(config.task)(config.data, files)
+        task = task_for_prediction(config, files, trained)
         if task.head == "language":
             raise UsageError(
                 f"A model of {config.task} goes on with a text and has no classes to predict: see "
                 "`python -m experiments.generate --help`."
             )
         columns = task.read_examples(Path(file))
-        outputs = compute_outputs(model, task, columns, batch_size=config.train.batch_size)
+        outputs = compute_outputs(trained.model, task, columns, batch_size=config.train.batch_size)
     return list(_rows(task.present(outputs), task.classes, columns.get("length")))
 
 

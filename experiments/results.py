@@ -120,16 +120,17 @@ def describe_move(workdir: Path, here: Results) -> str:
     """
     path = workdir / "config.json"
     before = read_json(path).get("environment") if path.is_file() else None
-    changes = _changes(before, here) if isinstance(before, Mapping) else []
+    changes = list_changes(before, here) if isinstance(before, Mapping) else []
     return f"Going on with something else than before: {', '.join(changes)}." if changes else ""
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The entries of both that differ, such as ``"device 8 x cpu (was 1 x cpu)"``."""
     found = []
     for name in now.keys() & before.keys():
         old, new = before[name], now[name]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _changes(old, new)
+            found += list_changes(old, new)
         elif old != new:
             found.append(f"{name} {shorten(new, 100)} (was {shorten(old, 100)})")
     return sorted(found)

@@ -28,7 +28,8 @@ def main() -> None:
     device = jax.default_backend()
     why = f" (preset for {device}, as --preset is not given)" if flags.preset is None else ""
     say(f"Run {name}{why} in {workdir}\n{describe_changes(config)}")
-    fit(config, workdir, mesh=mesh, on_nan=flags.on_nan, files=flags.files())
+    options = {"on_nan": flags.on_nan, "on_changed_data": flags.on_changed_data}
+    fit(config, workdir, mesh=mesh, files=flags.files(), **options)
 
 
 if __name__ == "__main__":

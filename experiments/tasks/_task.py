@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import s5jax
 from experiments.errors import check_positive, pick
 from experiments.tasks._readers import read_npz
 
@@ -162,9 +164,46 @@ class Task(abc.ABC):
     """The longest sequence [steps]."""
     irregular: bool = False
     """Whether ``inputs`` has step lengths ``dt``, which continuous-time layers take."""
+    input_moments: tuple[Any, Any] = (0.0, 1.0)
+    """What ``inputs`` subtracts from the values of the data set, and what it then divides by."""
 
     def __init__(self, options: Any, files: Files = HERE) -> None:
         self.options, self.files = options, files
+
+    @classmethod
+    def for_prediction(
+        cls, options: Any, files: Files, model: Any, preprocessing: s5jax.Preprocessing
+    ) -> "Task":
+        """The task of a finished run; prepares inputs as in training, without training data.
+
+        Args:
+            options: those of the run.
+            files: where data sets lie.
+            model: the trained model.
+            preprocessing: what the run saved with it.
+        """
+        del model
+        task = cls(options, files)
+        task.preprocessing = preprocessing
+        return task
+
+    @functools.cached_property
+    def preprocessing(self) -> s5jax.Preprocessing:
+        """What the trained model needs to know of its data, and is saved with."""
+        mean, std = self.input_moments
+        return s5jax.Preprocessing(input_mean=mean, input_std=std, classes=self.classes)
+
+    def fingerprint(self, *, seed: int) -> dict[str, Any]:
+        """What tells these data from others; empty if they are drawn.
+
+        Args:
+            seed: the seed of the run.
+        """
+        source = self.source("train", seed=seed)
+        if not source.in_memory:
+            return {}
+        rows = np.linspace(0, len(source) - 1, min(len(source), 16)).astype(int)
+        return {"examples": len(source), "sha256": digest(source.batch(rows, epoch=0))}
 
     @abc.abstractmethod
     def source(self, split: Split, *, seed: int) -> Source:
@@ -218,6 +257,15 @@ class Task(abc.ABC):
     def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The ``measures``, from the means of all quantities over the examples."""
         return {name: float(means[name]) for name in self.measures}
+
+
+def digest(columns: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of named arrays: of their types, shapes and values."""
+    found = hashlib.sha256()
+    for name, column in sorted(columns.items()):
+        found.update(f"{name} {column.dtype.str} {column.shape}".encode())
+        found.update(np.ascontiguousarray(column).data)
+    return found.hexdigest()
 
 
 def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:

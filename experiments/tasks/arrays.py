@@ -15,13 +15,16 @@ read into memory when the task is made, as only the file knows shapes, classes a
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import s5jax
 from experiments.errors import UsageError, check_not_negative
 from experiments.tasks._held_out import RowsSource
 from experiments.tasks._tables import Table, read_arrays, read_sequence, read_table
@@ -33,6 +36,7 @@ from experiments.tasks._task import (
     Source,
     Split,
     Task,
+    digest,
     measure_classification,
 )
 
@@ -51,13 +55,17 @@ class ArraysOptions(DataOptions):
     """Test examples, used once, at the end; 0 is a tenth of all."""
     standardise: bool = True
     """Give features of x, and targets that are values, mean 0 and deviation 1 in training."""
+    normalise_dt: bool = True
+    """Measure step lengths in units of their median in training; one unit suits the first Delta."""
+    ignore_index: int | None = None
+    """A label of y that does not count, for example -100; without it, every label does."""
 
     def __post_init__(self) -> None:
         sizes = {"n_train": self.n_train, "n_validation": self.n_validation}
         check_not_negative(self, **sizes, n_test=self.n_test)
-
-
-_UNCHANGED = np.zeros((), np.float32), np.ones((), np.float32)
+        if self.file:  # found from any folder
+            absolute = str(Path(self.file).expanduser().absolute())
+            object.__setattr__(self, "file", absolute)
 
 
 class Arrays(Task):
@@ -66,6 +74,9 @@ class Arrays(Task):
     Classes are measured by cross entropy and accuracy; values by the mean squared error, of what
     ``standardise`` makes of them, and by R² over the whole split: one minus the error over the
     variance. Where targets are one a step, an example counts with the mean over its steps.
+
+    Features and values are standardised on the host, in float64, with the statistics of the
+    training examples, which the trained model is saved with.
 
     Args:
         options: the file; sizes that are 0 are replaced by what they stand for.
@@ -78,37 +89,130 @@ class Arrays(Task):
     options_type = ArraysOptions
 
     def __init__(self, options: ArraysOptions, files: Files = HERE) -> None:
+        super().__init__(options, files)
         if not options.file:
             raise UsageError(
                 "Say where your data are: --data.file=FILE.npz with arrays x and y, or "
                 "--data.file=FOLDER with CLASS/*.wav or CLASS/*.csv."
             )
-        table = read_table(Path(options.file).expanduser())
-        super().__init__(_resolve_sizes(options, len(table.x)), files)
-        assert table.y is not None, "read_table demands it"
-        self.table, self.targets = table, table.y
-        self.length = table.x.shape[1]
-        self.irregular = table.dt is not None
-        self.encoder = "tokens" if table.x.ndim == 2 else "linear"
-        self.d_input = int(table.x.max()) + 1 if table.x.ndim == 2 else table.x.shape[2]
-        y, is_label = table.y, np.issubdtype(table.y.dtype, np.integer)
-        self.d_output = int(y.max()) + 1 if is_label else y.shape[-1]
+        x, y = self.table.x, self.targets
+        self.options = _resolve_sizes(options, len(x))
+        self.length = x.shape[1]
+        self.encoder = "tokens" if x.ndim == 2 else "linear"
+        self.d_input = int(x.max()) + 1 if x.ndim == 2 else x.shape[2]
+        is_label = np.issubdtype(y.dtype, np.integer)
+        self.d_output = len(self._count_classes()) if is_label else y.shape[-1]
         self.head = "label" if y.ndim == (2 if is_label else 3) else "classify"
+        self._set_measures(is_label=is_label)
+        self.irregular = "dt" in self._optional(self.table)
+
+    @classmethod
+    def for_prediction(
+        cls, options: Any, files: Files, model: Any, preprocessing: s5jax.Preprocessing
+    ) -> "Arrays":
+        """Shapes, classes and statistics are the model's; the training file may be gone."""
+        task = cls.__new__(cls)
+        Task.__init__(task, options, files)
+        task.preprocessing = preprocessing
+        task.d_input, task.d_output = model.d_input, model.d_output
+        task.encoder = "linear" if model.encoder == "linear" else "tokens"
+        task.head = "label" if isinstance(model, s5jax.SequenceLabeler) else "classify"
+        task._set_measures(is_label=preprocessing.classes is not None)
+        return task
+
+    def _set_measures(self, *, is_label: bool) -> None:
         if not is_label:
             self.measures, self.metric = ("loss", "r2"), "r2"
+
+    @functools.cached_property
+    def table(self) -> Table:
+        """The file's examples, in its units."""
+        return read_table(Path(self.options.file))
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The targets of all examples, in the file's units."""
+        assert self.table.y is not None, "read_table demands it"
+        return self.table.y
+
+    @functools.cached_property
+    def preprocessing(self) -> s5jax.Preprocessing:
+        """Statistics of the training examples and names of the classes."""
+        options, dt = self.options, self.table.dt
+        rows = self._rows("train")
+        unit = np.median(self._valid(dt, rows)) if dt is not None and options.normalise_dt else 1.0
+        constant = (0.0, 1.0)
+        scaled = options.standardise and self.encoder == "linear"
+        input_mean, input_std = self._moments(self.table.x, rows) if scaled else constant
+        scaled = options.standardise and self.metric == "r2"
+        target_mean, target_std = self._moments(self.targets, rows) if scaled else constant
+        return s5jax.Preprocessing(
+            input_mean=input_mean,
+            input_std=input_std,
+            target_mean=target_mean,
+            target_std=target_std,
+            dt_unit=None if dt is None else float(unit),
+            classes=self.classes,
+            sample_rate=self.table.rate,
+        )
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of the folders, or numbers; None if targets are values."""
+        if "preprocessing" in self.__dict__:
+            return self.preprocessing.classes
         return self.table.classes or super().classes
+
+    @property
+    def note(self) -> str:
+        """How many examples, or steps, each class has."""
+        counts = self._count_classes() if self.classes else {}
+        unit = "steps" if self.head == "label" else "examples"
+        return f"{unit} of each class: {_join(counts)}" if counts else ""
+
+    def fingerprint(self, *, seed: int) -> dict[str, Any]:
+        """Sizes, classes, moments and a digest of all that the file holds."""
+        del seed
+        table = self.table
+        found: dict[str, Any] = {"examples": len(table.x), "steps": self.length}
+        if self.classes:
+            found["classes"] = self._count_classes()
+        for name, values in {"x": table.x, "y": self.targets}.items():
+            if np.issubdtype(values.dtype, np.floating):
+                moments = self._moments(values, np.arange(len(values)))
+                found |= {
+                    f"{what} of {name}": [float(f"{v:.6g}") for v in moment]
+                    for what, moment in zip(("mean", "deviation"), moments, strict=True)
+                }
+        columns = {"x": table.x, "y": table.y, "lengths": table.lengths, "dt": table.dt}
+        given = {name: column for name, column in columns.items() if column is not None}
+        return {**found, "sha256": digest(given)}
 
     def source(self, split: Split, *, seed: int) -> Source:
         """Rows of the table, by a fixed random order: validation, test, and the rest to train."""
         del seed
-        optional = {"length": self.table.lengths, "dt": self.table.dt}
-        columns = {"x": self.table.x, "y": self.targets, **optional}
-        given = {name: column for name, column in columns.items() if column is not None}
-        return RowsSource(self._rows(split), **given)
+        return RowsSource(self._rows(split), **self._columns)
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        """What training sees of all examples."""
+        table, p, y = self.table, self.preprocessing, self.targets
+        if self.metric == "r2":
+            y = _standardise(y, p.target_mean, p.target_std)
+        return {"x": self._prepare(table.x), "y": y, **self._optional(table)}
+
+    def _prepare(self, x: np.ndarray) -> np.ndarray:
+        p = self.preprocessing
+        return x if self.encoder == "tokens" else _standardise(x, p.input_mean, p.input_std)
+
+    def _optional(self, table: Table) -> dict[str, np.ndarray]:
+        """Lengths, and step lengths in units of the training data's, unless all are one unit."""
+        columns = {} if table.lengths is None else {"length": table.lengths}
+        if table.dt is not None:
+            unit = self.preprocessing.dt_unit or 1.0
+            dt = np.where(table.dt > 0, table.dt / unit, 1).astype(np.float32)  # 0 is padding
+            columns |= {"dt": dt} if (dt != 1).any() else {}
+        return columns
 
     def _rows(self, split: Split) -> np.ndarray:
         options = self.options
@@ -121,62 +225,57 @@ class Arrays(Task):
         start, n = bounds[split]
         return np.sort(order[start : start + n])
 
-    @functools.cached_property
-    def input_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is subtracted from the features, and what they are divided by then."""
-        return self._moments(self.table.x) if self.encoder == "linear" else _UNCHANGED
+    def _valid(self, array: np.ndarray, rows: np.ndarray | slice = np.s_[:]) -> np.ndarray:
+        """What an array with one entry a step has at the steps that count."""
+        lengths = self.table.lengths
+        if lengths is None:
+            return array[rows].reshape(-1, *array.shape[2:])
+        return array[rows][np.arange(array.shape[1]) < lengths[rows, None]]
 
-    @functools.cached_property
-    def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same of targets that are values."""
-        return self._moments(self.targets) if self.classes is None else _UNCHANGED
-
-    def _moments(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation over the training examples, and their steps if there are any."""
-        if not self.options.standardise:
-            return _UNCHANGED
-        rows = self._rows("train")
-        values = array[rows]
-        if self.table.lengths is not None and array.ndim == 3:
-            values = values[np.arange(self.length) < self.table.lengths[rows, None]]
-        values = values.reshape(-1, array.shape[-1])
+    def _moments(self, array: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each feature over examples, and over steps if there are any."""
+        values = self._valid(array, rows) if array.ndim == 3 else array[rows]
         mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-        std = np.where(std > 1e-6 * np.abs(mean), std, 1)  # a constant stays one
-        return mean.astype(np.float32), std.astype(np.float32)
+        rounding = 8 * np.finfo(array.dtype).eps * np.abs(mean)
+        return mean, np.where(std > rounding, std, 1.0)  # a constant stays one
+
+    def _count_classes(self) -> dict[str, int]:
+        """How often each class occurs, by name."""
+        y, ignored = self.targets, self.options.ignore_index
+        labels = self._valid(y) if y.ndim == 2 else y
+        counts = np.bincount(labels if ignored is None else labels[labels != ignored])
+        names = self.table.classes or map(str, range(len(counts)))
+        return dict(zip(names, counts.tolist(), strict=True))
 
     def read_examples(self, path: Path) -> dict[str, np.ndarray]:
         """A ``.npz`` file with ``x`` and, if need be, ``lengths`` and ``dt``; a WAV or CSV file."""
         if path.suffix.lower() in (".wav", ".csv"):
             x, rate = read_sequence(path)
-            if None not in (rate, self.table.rate) and rate != self.table.rate:
+            expected = self.preprocessing.sample_rate
+            if None not in (rate, expected) and rate != expected:
                 raise UsageError(
-                    f"{path} must have {self.table.rate} samples a second, as in training; got "
-                    f"{rate}."
+                    f"{path} must have {expected} samples a second, as in training; got {rate}."
                 )
             table = Table(x[None], None)
         else:
             table = read_arrays(path)
-        columns = {"x": table.x, "length": table.lengths, "dt": table.dt}
         self._check_examples(path, table.x)
-        return {name: column for name, column in columns.items() if column is not None}
+        return {"x": self._prepare(table.x), **self._optional(table)}
 
     def _check_examples(self, path: Path, x: np.ndarray) -> None:
-        if x.ndim != self.table.x.ndim or (x.ndim == 3 and x.shape[2] != self.d_input):
-            shape = "(N, L)" if self.encoder == "tokens" else f"(N, L, {self.d_input})"
+        is_token = self.encoder == "tokens"
+        if x.ndim != 3 - is_token or (x.ndim == 3 and x.shape[2] != self.d_input):
+            shape = "(N, L)" if is_token else f"(N, L, {self.d_input})"
             raise UsageError(f"{path}: `x` must have shape {shape}, as in training; got {x.shape}.")
-        if x.ndim == 2 and x.max() >= self.d_input:
+        if is_token and x.max() >= self.d_input:
             raise UsageError(
                 f"{path}: tokens must lie below {self.d_input}, as in training; got {x.max()}."
             )
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u``, standardised if asked for, and ``lengths`` and ``dt`` where the file has them."""
-        u = batch["x"]
-        if self.encoder == "linear":
-            mean, std = self.input_moments
-            u = (u - mean) / std
-        given = {"lengths": batch.get("length"), "dt": batch.get("dt")}
-        return {"u": u, **{name: value for name, value in given.items() if value is not None}}
+        """``u``, and ``lengths`` and ``dt`` where the file has them."""
+        given = {"u": batch["x"], "lengths": batch.get("length"), "dt": batch.get("dt")}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def quantities(self) -> dict[str, tuple[int, ...]]:
@@ -186,22 +285,23 @@ class Arrays(Task):
 
     def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Cross entropy and accuracy, or squared errors and moments of the targets."""
-        y = batch["y"]
+        y, ignored = batch["y"], self.options.ignore_index
+        counts = jnp.ones(y.shape, bool) if ignored is None else y != ignored
         if self.classes:
-            values = measure_classification(outputs, y)
+            values = measure_classification(outputs, jnp.where(counts, y, 0))
         else:
-            mean, std = self.target_moments
-            values = _errors(outputs, (y - mean) / std)
+            values = _errors(outputs, y)
         if self.head == "classify":
             return values
         steps = jnp.arange(y.shape[1])
         valid = steps < batch["length"][:, None] if "length" in batch else steps[None] >= 0
+        if self.classes:
+            valid = valid & counts
         return {name: _mean_over(value, valid) for name, value in values.items()}
 
     def present(self, outputs: np.ndarray) -> np.ndarray:
         """Values in the units of the file."""
-        mean, std = self.target_moments
-        return outputs * std + mean
+        return np.asarray(self.preprocessing.restore(np.asarray(outputs, np.float64)))
 
     def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """R² from the moments of the whole split."""
@@ -238,4 +338,19 @@ def _errors(outputs: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
 def _mean_over(value: jax.Array, valid: jax.Array) -> jax.Array:
     """The mean over the valid steps, axis 1."""
     valid = valid.reshape(*valid.shape, *[1] * (value.ndim - 2))
-    return jnp.sum(jnp.where(valid, value, 0), axis=1) / jnp.sum(valid, axis=1)
+    count = jnp.maximum(jnp.sum(valid, axis=1), 1)
+    return jnp.sum(jnp.where(valid, value, 0), axis=1) / count
+
+
+def _standardise(values: np.ndarray, mean: Any, std: Any) -> np.ndarray:
+    """Float32 from a difference in float64, some examples at a time: a table may be large."""
+    found = np.empty(values.shape, np.float32)
+    for start in range(0, len(values), 256):
+        rows = np.s_[start : start + 256]
+        found[rows] = (values[rows].astype(np.float64) - mean) / np.asarray(std)
+    return found
+
+
+def _join(counts: Mapping[str, int]) -> str:
+    shown = [f"{name} {n:,}" for name, n in itertools.islice(counts.items(), 20)]
+    return ", ".join(shown) + (f" and {len(counts) - 20} more" if len(counts) > 20 else "")

@@ -13,15 +13,16 @@ from jaxtyping import Array, PyTree
 
 from s5jax.nn._masks import select
 
-Numbers = float | tuple["Numbers", ...]
+Numbers = float | Sequence["Numbers"] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """What a trained model must know about its data, besides its parameters.
 
-    Statistics are numbers, or (nested) tuples of numbers that broadcast against the last axes of
-    the arrays they apply to: one per feature, or one per step and feature. They keep float64.
+    Statistics are numbers, or sequences or arrays of numbers that broadcast against the last axes
+    of what they apply to: one per feature, or one per step and feature. They are kept as (nested)
+    tuples in float64.
 
     Attributes:
         input_mean: subtracted from inputs.
@@ -78,7 +79,7 @@ class Preprocessing:
         if self.input_mean == 0.0 and self.input_std == 1.0:
             return u if isinstance(u, jax.Array) else np.asarray(u)
         if not isinstance(u, jax.Array):
-            return (np.asarray(u, np.float64) - self.input_mean) / np.asarray(self.input_std)
+            return (np.asarray(u, np.float64) - np.asarray(self.input_mean)) / self.input_std
         dtype = u.dtype if jnp.issubdtype(u.dtype, jnp.floating) else jnp.float32
         return (u - jnp.asarray(self.input_mean, dtype)) / jnp.asarray(self.input_std, dtype)
 

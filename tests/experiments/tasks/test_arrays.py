@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sounds import write_wav
 
 from experiments.data import eval_batches
 from experiments.errors import UsageError
+from experiments.results import list_changes
 from experiments.tasks import Source
 from experiments.tasks.arrays import Arrays, ArraysOptions
 
@@ -85,26 +87,69 @@ def test_features_are_standardised_by_the_valid_steps_of_the_training_examples(t
     np.testing.assert_allclose(u.std(axis=0), [1, 0, 1], atol=1e-5)
     assert np.array_equal(task.inputs(batch)["lengths"], batch["length"])
     plain = arrays(tmp_path, x=x, y=CLASSES, lengths=LENGTHS, standardise=False)
-    assert np.array_equal(plain.inputs(batch)["u"], batch["x"])
+    kept = whole(plain.source("train", seed=0))
+    rows = plain.source("train", seed=0).rows
+    assert np.array_equal(
+        plain.inputs(kept)["u"], np.where(VALID[..., None], x, 0)[rows].astype("f4")
+    )
+
+
+@pytest.mark.parametrize("mean", [1e5, 1e9])
+def test_readings_of_a_few_parts_in_ten_million_of_their_mean_keep_their_digits(tmp_path, mean):
+    task = arrays(tmp_path, x=mean * (1 + 3e-7 * X), y=mean * (1 + 3e-7 * X[:, 0]), n_test=9)
+    exact = arrays(tmp_path, x=X, y=X[:, 0], n_test=9)
+    for split in ("train", "test"):
+        batch, expected = (whole(t.source(split, seed=0)) for t in (task, exact))
+        for name in ("x", "y"):
+            np.testing.assert_allclose(batch[name], expected[name], atol=1e-4)
+    np.savez(tmp_path / "new.npz", x=mean * (1 + 3e-7 * X))
+    new = task.read_examples(tmp_path / "new.npz")["x"]
+    assert np.array_equal(new[task.source("test", seed=0).rows], batch["x"])
 
 
 def test_a_step_length_for_each_example_holds_for_its_steps(tmp_path):
-    task = arrays(tmp_path, x=X, y=CLASSES, dt=np.arange(1, N + 1))
+    dt = np.arange(1, N + 1)
+    task = arrays(tmp_path, x=X, y=CLASSES, dt=dt, normalise_dt=False)
     batch = whole(task.source("train", seed=0))
     assert task.irregular
     assert task.inputs(batch)["dt"].shape == (24, L)
     assert batch["dt"][0, 0] == batch["dt"][0, -1] == task.source("train", seed=0).rows[0] + 1
 
 
+@pytest.mark.parametrize("unit", [1.0, 3_600.0, 1 / 8_766])
+def test_the_unit_of_step_lengths_does_not_matter(tmp_path, unit):
+    dt = RNG.uniform(1, 3, size=(N, L))
+    dt[~VALID] = 0
+    plain = arrays(tmp_path, x=X, y=CLASSES, dt=dt, lengths=LENGTHS)
+    task = arrays(tmp_path, x=X, y=CLASSES, dt=unit * dt, lengths=LENGTHS)
+    batch = whole(task.source("train", seed=0))
+    valid = np.arange(L) < batch["length"][:, None]
+    assert np.median(batch["dt"][valid]) == pytest.approx(1)
+    assert task.preprocessing.dt_unit == pytest.approx(unit * plain.preprocessing.dt_unit)
+    expected = whole(plain.source("train", seed=0))["dt"]
+    np.testing.assert_allclose(batch["dt"][valid], expected[valid], rtol=1e-6)
+    np.savez(tmp_path / "new.npz", x=X[:2], dt=7 * unit * dt[:2].clip(1))
+    new = task.read_examples(tmp_path / "new.npz")["dt"]
+    np.testing.assert_allclose(new, 7 * dt[:2].clip(1) / plain.preprocessing.dt_unit, rtol=1e-6)
+
+
+def test_equal_step_lengths_are_no_step_lengths(tmp_path):
+    task = arrays(tmp_path, x=X, y=CLASSES, dt=np.full(N, 3_600.0))
+    assert not task.irregular, "models without step lengths learn it, too"
+    assert task.inputs(whole(task.source("train", seed=0))).keys() == {"u"}
+    assert task.preprocessing.dt_unit == 3_600
+    np.savez(tmp_path / "new.npz", x=X, dt=np.full(N, 7_200.0))
+    assert (task.read_examples(tmp_path / "new.npz")["dt"] == 2).all()
+
+
 def test_values_are_measured_in_training_units_and_shown_in_the_file_s(tmp_path):
     y = 1e4 + 10 * RNG.normal(size=(N, 2))
     task = arrays(tmp_path, x=X, y=y, n_test=9)
-    mean, std = task.target_moments
-    truth = whole(task.source("test", seed=0))["y"]
-    assert evaluate(task, (truth - mean) / std) == {"loss": 0, "r2": 1}
-    average = np.broadcast_to((truth.mean(axis=0) - mean) / std, truth.shape)
+    scaled, rows = whole(task.source("test", seed=0))["y"], task.source("test", seed=0).rows
+    assert evaluate(task, scaled) == {"loss": 0, "r2": 1}
+    average = np.broadcast_to(scaled.mean(axis=0), scaled.shape)
     assert abs(evaluate(task, average)["r2"]) < 1e-4
-    np.testing.assert_allclose(task.present((truth - mean) / std), truth, rtol=1e-6)
+    np.testing.assert_allclose(task.present(scaled), y[rows], rtol=1e-6)
 
 
 def test_targets_of_padding_do_not_count(tmp_path):
@@ -114,6 +159,49 @@ def test_targets_of_padding_do_not_count(tmp_path):
     logits = 50.0 * np.eye(9)[test["y"]]
     logits[np.arange(L) >= test["length"][:, None]] = np.nan
     assert evaluate(task, logits) == {"loss": 0, "accuracy": 1}
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_labels_that_do_not_count(tmp_path, ignored):
+    ignore = RNG.uniform(size=(N, L)) < 0.3
+    y = np.where(ignore, ignored, TOKENS)
+    task = arrays(tmp_path, x=X, y=y, ignore_index=ignored)
+    assert task.d_output == 9
+    test = whole(task.source("test", seed=0))
+    rows = task.source("test", seed=0).rows
+    logits = 50.0 * np.eye(9)[TOKENS[rows]]
+    logits[ignore[rows]] = RNG.normal(size=9)
+    assert evaluate(task, logits) == {"loss": 0, "accuracy": 1}
+    grad = jax.grad(lambda z: task.measure(z, test)["loss"].sum())(jnp.asarray(logits))
+    assert not np.asarray(grad)[ignore[rows]].any()
+    with pytest.raises(UsageError, match=r"`y` must|two or more"):
+        arrays(tmp_path, x=X, y=np.where(ignore, -100, 0), ignore_index=-1)
+
+
+def test_classes_are_counted_for_the_reader(tmp_path):
+    assert arrays(tmp_path, x=X, y=CLASSES).note == "examples of each class: 0 8, 1 8, 2 7, 3 7"
+    assert arrays(tmp_path, x=X, y=CLASSES / 2).note == ""
+    y = np.where(np.arange(L) < 2, 1, 0) + 0 * TOKENS
+    assert arrays(tmp_path, x=X, y=y).note == "steps of each class: 0 150, 1 60"
+    many = arrays(tmp_path, x=X, y=np.arange(N)).note
+    assert many.endswith("19 1 and 10 more")
+
+
+def test_a_fingerprint_tells_what_has_changed(tmp_path):
+    def fingerprint(**columns):
+        return arrays(tmp_path, **{"x": X, "y": CLASSES, **columns}).fingerprint(seed=0)
+
+    first = fingerprint()
+    assert first == fingerprint()
+    assert first["examples"] == N
+    assert first["classes"] == {"0": 8, "1": 8, "2": 7, "3": 7}
+    moved = fingerprint(x=X * 1_000)
+    assert list_changes(first, moved)[-1].startswith("sha256")
+    assert "mean of x" in list_changes(first, moved)[1]
+    swapped = X.copy()
+    swapped[[0, 1]] = X[[1, 0]]
+    assert [c.split()[0] for c in list_changes(first, fingerprint(x=swapped))] == ["sha256"]
+    assert fingerprint(dt=np.ones(N))["sha256"] != first["sha256"]
 
 
 def folder_of(root: Path, write) -> str:
@@ -216,14 +304,14 @@ def test_sounds_of_several_rates(tmp_path):
 def test_no_file():
     with pytest.raises(UsageError, match=r"--data\.file=FILE\.npz"):
         Arrays(ArraysOptions())
-    with pytest.raises(UsageError, match="No file or folder no/such"):
+    with pytest.raises(UsageError, match="No file or folder .*no/such"):
         Arrays(ArraysOptions(file="no/such"))
     with pytest.raises(ValueError, match="`n_test` must not be negative; got -1"):
         ArraysOptions(n_test=-1)
 
 
 def test_a_sound_a_table_and_an_array_are_the_same_example(tmp_path):
-    task = arrays(tmp_path, x=X[..., :1], y=CLASSES)
+    task = arrays(tmp_path, x=X[..., :1], y=CLASSES, standardise=False)
     (tmp_path / "a.csv").write_text("value\n0.5\n-1\n")
     write_wav(tmp_path / "a.wav", np.array([2**14, -(2**15)]))
     np.savez(tmp_path / "a.npz", x=np.array([0.5, -1])[None, :, None])
