@@ -40,6 +40,8 @@ LATER = {
     *("optim.clip_norm", "optim.ema"),
     *("train.precision", "train.accumulate", "train.remat", "train.data"),
     *("model.conv", "model.backend"),
+    *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),
+    *("data.sample_rate", "data.mono"),
 }
 """Options that the ``config.json`` of an older run lacks: it did what is their default."""
 

@@ -23,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UsageError, check_not_negative
+from experiments.tasks._csv import CsvOptions
 from experiments.tasks._held_out import RowsSource
+from experiments.tasks._sounds import SUFFIXES, SoundOptions
 from experiments.tasks._tables import Table, read_arrays, read_sequence, read_table
 from experiments.tasks._task import (
     HERE,
@@ -49,12 +51,40 @@ class ArraysOptions(DataOptions):
     """Validation examples, by which the best checkpoint is chosen; 0 is a tenth of all."""
     n_test: int = 0
     """Test examples, used once, at the end; 0 is a tenth of all."""
+    csv_delimiter: str | None = None
+    """Character between the cells of CSV files, or "tab" or "space"; guessed by default."""
+    csv_decimal: str | None = None
+    """Decimal sign of CSV files, "." or ","; guessed by default."""
+    csv_header: int | None = None
+    """Lines of CSV files before the first row of numbers; guessed by default."""
+    csv_columns: tuple[str, ...] = ()
+    """Columns of CSV files, by name or by number from 1; by default all that hold numbers."""
+    sample_rate: int | None = None
+    """Resample sounds to this rate [samples/s]."""
+    mono: bool = False
+    """Average the channels of sounds."""
     standardise: bool = True
     """Give features of x, and targets that are values, mean 0 and deviation 1 in training."""
 
     def __post_init__(self) -> None:
         sizes = {"n_train": self.n_train, "n_validation": self.n_validation}
         check_not_negative(self, **sizes, n_test=self.n_test)
+        _ = self.csv, self.sound  # checks their options
+
+    @property
+    def csv(self) -> CsvOptions:
+        """How CSV files are read."""
+        return CsvOptions(
+            delimiter=self.csv_delimiter,
+            decimal=self.csv_decimal,
+            header=self.csv_header,
+            columns=self.csv_columns,
+        )
+
+    @property
+    def sound(self) -> SoundOptions:
+        """How sounds are made alike."""
+        return SoundOptions(sample_rate=self.sample_rate, mono=self.mono)
 
 
 _UNCHANGED = np.zeros((), np.float32), np.ones((), np.float32)
@@ -83,7 +113,8 @@ class Arrays(Task):
                 "Say where your data are: --data.file=FILE.npz with arrays x and y, or "
                 "--data.file=FOLDER with CLASS/*.wav or CLASS/*.csv."
             )
-        table = read_table(Path(options.file).expanduser())
+        path = Path(options.file).expanduser()
+        table = _single(read_table(path, csv=options.csv, sound=options.sound))
         super().__init__(_resolve_sizes(options, len(table.x)), files)
         assert table.y is not None, "read_table demands it"
         self.table, self.targets = table, table.y
@@ -146,8 +177,9 @@ class Arrays(Task):
 
     def read_examples(self, path: Path) -> dict[str, np.ndarray]:
         """A ``.npz`` file with ``x`` and, if need be, ``lengths`` and ``dt``; a WAV or CSV file."""
-        if path.suffix.lower() in (".wav", ".csv"):
-            x, rate = read_sequence(path)
+        if path.suffix.lower() in (".csv", *SUFFIXES):
+            csv = self.table.csv or self.options.csv
+            x, rate, *_ = read_sequence(path, csv=csv, sound=self.options.sound)
             if None not in (rate, self.table.rate) and rate != self.table.rate:
                 raise UsageError(
                     f"{path} must have {self.table.rate} samples a second, as in training; got "
@@ -156,6 +188,7 @@ class Arrays(Task):
             table = Table(x[None], None)
         else:
             table = read_arrays(path)
+        table = _single(table)
         columns = {"x": table.x, "length": table.lengths, "dt": table.dt}
         self._check_examples(path, table.x)
         return {name: column for name, column in columns.items() if column is not None}
@@ -210,6 +243,14 @@ class Arrays(Task):
         variance = float(means["square"] - np.mean(np.square(means["target"])))
         r2 = 1 - float(means["loss"]) / max(variance, 1e-12)
         return {"loss": float(means["loss"]), "r2": r2}
+
+
+def _single(table: Table) -> Table:
+    """The table in float32."""
+    x, y = table.x, table.y
+    x = x.astype(np.float32) if x.dtype.kind == "f" else x
+    y = y.astype(np.float32) if y is not None and y.dtype.kind == "f" else y
+    return table._replace(x=x, y=y)
 
 
 def _resolve_sizes(options: ArraysOptions, n: int) -> ArraysOptions:

@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from experiments.errors import UsageError, check_positive
-from experiments.tasks._readers import FULL_SCALE, read_wav
+from experiments.tasks._sounds import FULL_SCALE, read_wav
 from experiments.tasks._speech_clips import (
     LENGTH,
     WORDS,
