@@ -40,11 +40,13 @@ LATER = {
     *("optim.clip_norm", "optim.ema"),
     *("train.precision", "train.accumulate", "train.remat", "train.data"),
     *("model.conv", "model.backend"),
-    *("data.ignore_index", "data.normalise_dt"),
+    *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),
+    *("data.sample_rate", "data.mono", "data.ignore_index", "data.normalise_dt"),
 }
 """Options that the ``config.json`` of an older run lacks: it did what is their default."""
-RECORDS = ("environment", "fingerprint")
-"""What ``config.json`` also has, and what decides no option: where a run ran, and on which data."""
+RECORDS = ("environment", "fingerprint", "resolved_data")
+"""What ``config.json`` has besides the options: where a run ran, on which data, and what the data
+made of options that leave something open."""
 EARLIER = {"data.normalise_dt": False}
 """What an older run did where it is not the default."""
 
@@ -221,10 +223,27 @@ def read_fingerprint(workdir: Path) -> dict[str, Any]:
     Raises:
         UsageError: if ``config.json`` is not valid.
     """
+    return _read_record(workdir, "fingerprint")
+
+
+def read_resolved_config(workdir: Path) -> Config:
+    """As `read_config`, with the data options that the run's data have resolved.
+
+    Raises:
+        UsageError: if the folder holds no valid ``config.json``.
+    """
+    config = read_config(workdir)
+    resolved = _read_record(workdir, "resolved_data")
+    if not resolved:
+        return config
+    return dataclasses.replace(config, data=_read(type(config.data), resolved, "data"))
+
+
+def _read_record(workdir: Path, name: str) -> dict[str, Any]:
     path = Path(workdir) / "config.json"
     values = read_json(path) if path.is_file() else {}
-    fingerprint = values.get("fingerprint") if isinstance(values, dict) else None
-    return fingerprint if isinstance(fingerprint, dict) else {}
+    record = values.get(name) if isinstance(values, dict) else None
+    return record if isinstance(record, dict) else {}
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

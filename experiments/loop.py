@@ -104,7 +104,11 @@ def fit(
             here = environment(mesh)
             if moved := describe_move(workdir, here):
                 say(moved)
-            records = {"environment": here, "fingerprint": setup.task.fingerprint(seed=config.seed)}
+            records = {
+                "environment": here,
+                "fingerprint": setup.task.fingerprint(seed=config.seed),
+                "resolved_data": dataclasses.asdict(setup.config.data),
+            }
             write_json(workdir / "config.json", {**config.to_dict(), **records})
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", setup.steps.names, setup.steps.initial)

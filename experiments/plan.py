@@ -1,6 +1,7 @@
 """What a run is about to do, said before it does it: ``python -m experiments.plan``."""
 
 import collections
+import functools
 import os
 import statistics
 import sys
@@ -9,18 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from experiments.build import Setup, prepare
 from experiments.cli import parse_plan
 from experiments.display import duration
 from experiments.errors import RunError, blaming_options, run_command
-from experiments.mesh import make_mesh
+from experiments.mesh import make_mesh, replicated
 from experiments.process import set_up_process
 from experiments.recipes import describe_changes
 from experiments.results import device_name
 from experiments.steps import Leaves
 from experiments.tasks import Batch
+
+MEDIAN_FACTOR, EXTREME_FACTOR = 10, 1_000
+"""How far the median of step lengths may be from 1, and each of them from the median."""
 
 
 def plan(
@@ -57,7 +62,8 @@ def plan(
         start = time.monotonic()
         jax.block_until_ready(compiled(copy, batch))
         seconds.append(time.monotonic() - start)
-    return compiled, _describe(setup, memory, statistics.median(seconds), step)
+    steps = _describe_step_lengths(setup, batch)
+    return compiled, "\n".join([_describe(setup, memory, statistics.median(seconds), step), *steps])
 
 
 def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
@@ -85,9 +91,47 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
         "time": f"{seconds:.3g} s a step, {left} to the last one, evaluations not counted",
         "device": device_name(setup.mesh) + _division(setup.mesh),
     }
-    if setup.task.note:
-        lines["note"] = setup.task.note
-    return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
+    notes = [f"{'note':<8}{note}" for note in setup.task.note.splitlines()]
+    return "\n".join([*(f"{name:<8}{text}" for name, text in lines.items()), *notes])
+
+
+def _describe_step_lengths(setup: Setup, batch: Batch) -> list[str]:
+    """How the step lengths of a batch compare with those that the layers are initialised for."""
+    if not setup.task.irregular:
+        return []
+
+    @functools.partial(jax.jit, out_shardings=replicated(setup.mesh))
+    def compute_quantiles(batch: Batch) -> jax.Array:
+        inputs = setup.task.inputs(setup.task.expand(batch))
+        dt, lengths = inputs["dt"], inputs.get("lengths")
+        if lengths is not None:
+            dt = jnp.where(jnp.arange(dt.shape[-1]) < lengths[..., None], dt, jnp.nan)
+        return jnp.nanquantile(dt, jnp.array([0.0, 0.5, 1.0]))
+
+    low, median, high = np.asarray(compute_quantiles(batch)).tolist()
+    unit, model = setup.task.preprocessing.dt_unit, setup.config.model
+    counted = f", in units of {unit:.4g}" if unit not in (None, 1.0) else ""
+    first = [getattr(model, name) for name in ("dt_min", "dt_max")]
+    found = (
+        f"{low:.3g} to {high:.3g}, median {median:.3g}{counted}; layers start with Delta from "
+        f"{first[0]:g} to {first[1]:g}, made for steps of 1"
+    )
+    lines = [f"{'dt':<8}{found}"]
+    if not 1 / MEDIAN_FACTOR < median < MEDIAN_FACTOR:
+        scaled = ", ".join(
+            f"--model.{name}={value / median:.2g}"
+            for name, value in zip(("dt_min", "dt_max"), first, strict=True)
+        )
+        lines.append(
+            f"{'warning':<8}the median step is {median:.3g}, not 1, and models may learn nothing: "
+            f"give dt in units of its median, or set {scaled}"
+        )
+    elif low * EXTREME_FACTOR < median or high > EXTREME_FACTOR * median:
+        lines.append(
+            f"{'warning':<8}some steps are more than {EXTREME_FACTOR:,} times shorter or longer "
+            "than the median: is every dt in the same unit?"
+        )
+    return lines
 
 
 def _division(mesh: Mesh) -> str:

@@ -15,6 +15,7 @@ from flax import nnx
 
 from experiments.build import task_for_prediction
 from experiments.cli import FileFlags
+from experiments.config import read_resolved_config
 from experiments.errors import UsageError, blaming_file, blaming_options, pick, run_command
 from experiments.evaluate import load_run
 from experiments.process import set_up_process
@@ -62,7 +63,9 @@ def predict(workdir: str | Path, file: str | Path, files: Files = HERE) -> list[
     Raises:
         UsageError: if the folder holds no finished run, or the file is not one for its task.
     """
-    config, _, trained = load_run(Path(workdir))
+    workdir = Path(workdir)
+    _, _, trained = load_run(workdir)
+    config = read_resolved_config(workdir)
     with blaming_options():
         task = task_for_prediction(config, files, trained)
         if task.head == "language":

@@ -1,13 +1,11 @@
-"""The files that users bring: NumPy archives, images, WAV and CSV."""
+"""NumPy archives, arrays and images that users bring."""
 
 import io
-import itertools
 import math
 import warnings
-import wave
 import zipfile
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -26,17 +24,6 @@ HEADERS = {
 MAX_HEADER = 1_000
 IMAGES = ("PNG", "JPEG", "BMP", "PPM")
 """Formats whose decoders start no other program."""
-FULL_SCALE = 2**15
-"""The largest 16-bit sample, and one."""
-
-
-class Sound(NamedTuple):
-    """A decoded sound."""
-
-    samples: np.ndarray
-    """int16, shape ``(L, channels)``."""
-    rate: int
-    """Samples a second."""
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -135,70 +122,7 @@ def read_image(path: Path, *, size: int, mode: str = "L") -> np.ndarray:
 
 def check_is_file(path: Path) -> None:
     """Raises a UsageError unless there is such a file."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, and one file is needed.")
     if not path.is_file():
         raise UsageError(f"No file {path}.")
-
-
-def read_wav(path: Path) -> Sound:
-    """Decodes a WAV file of 16-bit samples.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The samples and their rate.
-
-    Raises:
-        UsageError: if it is not such a file, or holds no sample.
-    """
-    check_is_file(path)
-    with blaming_file(path, "WAV file of 16-bit samples"), wave.open(str(path), "rb") as file:
-        channels, width, rate, n = file.getparams()[:4]
-        promised = n * channels * width
-        data = file.readframes(n) if promised <= path.stat().st_size else b""
-    if len(data) < promised:
-        raise UsageError(
-            f"{path} is cut off: its header promises {promised:,} bytes of samples, and it holds "
-            "fewer. Copy it again, or write it with a right header, for example with "
-            "`ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."
-        )
-    if width != 2:
-        raise UsageError(
-            f"{path} has {8 * width}-bit samples, and 16-bit ones are needed: convert it, for "
-            "example with `ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."
-        )
-    if not data:
-        raise UsageError(f"{path} holds no sample.")
-    return Sound(np.frombuffer(data, "<i2").reshape(-1, channels), rate)
-
-
-def read_csv(path: Path) -> np.ndarray:
-    """Reads a table of numbers: one row a step, one column a feature.
-
-    Args:
-        path: a file with commas between the numbers; a first line of names is left out.
-
-    Returns:
-        float32, shape ``(L, d)``.
-
-    Raises:
-        UsageError: if there is no row, or something is not a number.
-    """
-    check_is_file(path)
-    with blaming_file(path, "table of numbers"), path.open(encoding="utf-8") as file:
-        first = file.readline()
-        rows = filter(str.strip, itertools.chain([first] if _is_number(first) else [], file))
-        row = next(rows, None)
-        if row is None:
-            raise UsageError(f"{path} holds no row of numbers.")
-        lines = itertools.chain([row], rows)
-        return np.loadtxt(lines, np.float32, comments=None, delimiter=",", ndmin=2)
-
-
-def _is_number(line: str) -> bool:
-    """Whether a line begins with a number."""
-    try:
-        float(line.split(",")[0])
-    except ValueError:
-        return False
-    return True

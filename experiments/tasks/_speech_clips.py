@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from experiments.errors import UsageError, blaming_file
-from experiments.tasks._readers import Sound, map_array, read_wav
+from experiments.tasks._readers import map_array
+from experiments.tasks._sounds import Sound, read_wav
 from experiments.tasks._task import Split
 
 LENGTH, RATE = 16_000, 16_000

@@ -26,7 +26,9 @@ import numpy as np
 
 import s5jax
 from experiments.errors import UsageError, check_not_negative
+from experiments.tasks._csv import CsvOptions
 from experiments.tasks._held_out import RowsSource
+from experiments.tasks._sounds import SUFFIXES, SoundOptions
 from experiments.tasks._tables import Table, read_arrays, read_sequence, read_table
 from experiments.tasks._task import (
     HERE,
@@ -53,6 +55,18 @@ class ArraysOptions(DataOptions):
     """Validation examples, by which the best checkpoint is chosen; 0 is a tenth of all."""
     n_test: int = 0
     """Test examples, used once, at the end; 0 is a tenth of all."""
+    csv_delimiter: str | None = None
+    """Character between the cells of CSV files, or "tab" or "space"; guessed by default."""
+    csv_decimal: str | None = None
+    """Decimal sign of CSV files, "." or ","; guessed by default."""
+    csv_header: int | None = None
+    """Lines of CSV files before the first row of numbers; guessed by default."""
+    csv_columns: tuple[str, ...] = ()
+    """Columns of CSV files, by name or by number from 1; by default all that hold numbers."""
+    sample_rate: int | None = None
+    """Resample sounds to this rate [samples/s]."""
+    mono: bool = False
+    """Average the channels of sounds."""
     standardise: bool = True
     """Give features of x, and targets that are values, mean 0 and deviation 1 in training."""
     normalise_dt: bool = True
@@ -66,6 +80,22 @@ class ArraysOptions(DataOptions):
         if self.file:  # found from any folder
             absolute = str(Path(self.file).expanduser().absolute())
             object.__setattr__(self, "file", absolute)
+        _ = self.csv, self.sound  # checks their options
+
+    @property
+    def csv(self) -> CsvOptions:
+        """How CSV files are read."""
+        return CsvOptions(
+            delimiter=self.csv_delimiter,
+            decimal=self.csv_decimal,
+            header=self.csv_header,
+            columns=self.csv_columns,
+        )
+
+    @property
+    def sound(self) -> SoundOptions:
+        """How sounds are made alike."""
+        return SoundOptions(sample_rate=self.sample_rate, mono=self.mono)
 
 
 class Arrays(Task):
@@ -96,7 +126,7 @@ class Arrays(Task):
                 "--data.file=FOLDER with CLASS/*.wav or CLASS/*.csv."
             )
         x, y = self.table.x, self.targets
-        self.options = _resolve_sizes(options, len(x))
+        self.options = _resolve(options, self.table)
         self.length = x.shape[1]
         self.encoder = "tokens" if x.ndim == 2 else "linear"
         self.d_input = int(x.max()) + 1 if x.ndim == 2 else x.shape[2]
@@ -127,7 +157,13 @@ class Arrays(Task):
     @functools.cached_property
     def table(self) -> Table:
         """The file's examples, in its units."""
-        return read_table(Path(self.options.file))
+        options = self.options
+        return read_table(
+            Path(options.file),
+            csv=options.csv,
+            sound=options.sound,
+            ignore_index=options.ignore_index,
+        )
 
     @property
     def targets(self) -> np.ndarray:
@@ -153,6 +189,7 @@ class Arrays(Task):
             target_std=target_std,
             dt_unit=None if dt is None else float(unit),
             classes=self.classes,
+            features=self.table.features,
             sample_rate=self.table.rate,
         )
 
@@ -165,10 +202,12 @@ class Arrays(Task):
 
     @property
     def note(self) -> str:
-        """How many examples, or steps, each class has."""
-        counts = self._count_classes() if self.classes else {}
-        unit = "steps" if self.head == "label" else "examples"
-        return f"{unit} of each class: {_join(counts)}" if counts else ""
+        """How the file was read, and how many examples, or steps, each class has."""
+        lines = [*self.table.remarks]
+        if self.classes:
+            unit = "steps" if self.head == "label" else "examples"
+            lines.append(f"{unit} of each class: {_join(self._count_classes())}")
+        return "\n".join(lines)
 
     def fingerprint(self, *, seed: int) -> dict[str, Any]:
         """Sizes, classes, moments and a digest of all that the file holds."""
@@ -249,18 +288,29 @@ class Arrays(Task):
 
     def read_examples(self, path: Path) -> dict[str, np.ndarray]:
         """A ``.npz`` file with ``x`` and, if need be, ``lengths`` and ``dt``; a WAV or CSV file."""
-        if path.suffix.lower() in (".wav", ".csv"):
-            x, rate = read_sequence(path)
-            expected = self.preprocessing.sample_rate
-            if None not in (rate, expected) and rate != expected:
-                raise UsageError(
-                    f"{path} must have {expected} samples a second, as in training; got {rate}."
-                )
+        if path.suffix.lower() in (".csv", *SUFFIXES):
+            x, rate, features, _ = read_sequence(
+                path, csv=self.options.csv, sound=self.options.sound
+            )
+            self._check_origin(path, rate, features)
             table = Table(x[None], None)
         else:
             table = read_arrays(path)
         self._check_examples(path, table.x)
         return {"x": self._prepare(table.x), **self._optional(table)}
+
+    def _check_origin(self, path: Path, rate: int | None, features: tuple[str, ...] | None) -> None:
+        expected = self.preprocessing.sample_rate
+        if None not in (rate, expected) and rate != expected:
+            raise UsageError(
+                f"{path} must have {expected} samples a second, as in training; got {rate}."
+            )
+        names = self.preprocessing.features
+        if None not in (features, names) and features != names:
+            raise UsageError(
+                f"{path} must have the columns {', '.join(names or ())}, as in training; got "
+                f"{', '.join(features or ())}."
+            )
 
     def _check_examples(self, path: Path, x: np.ndarray) -> None:
         is_token = self.encoder == "tokens"
@@ -312,8 +362,9 @@ class Arrays(Task):
         return {"loss": float(means["loss"]), "r2": r2}
 
 
-def _resolve_sizes(options: ArraysOptions, n: int) -> ArraysOptions:
-    """Replaces sizes that are 0."""
+def _resolve(options: ArraysOptions, table: Table) -> ArraysOptions:
+    """Replaces sizes that are 0, and what was guessed of CSV files."""
+    n = len(table.x)
     validation = options.n_validation or max(n // 10, 1)
     test = options.n_test or max(n // 10, 1)
     left = n - validation - test
@@ -324,7 +375,14 @@ def _resolve_sizes(options: ArraysOptions, n: int) -> ArraysOptions:
             f"examples of {options.file}, with one or more to train; got {train}, {validation} and "
             f"{test}."
         )
-    return dataclasses.replace(options, n_train=train, n_validation=validation, n_test=test)
+    csv = {} if table.csv is None else dataclasses.asdict(table.csv)
+    return dataclasses.replace(
+        options,
+        n_train=train,
+        n_validation=validation,
+        n_test=test,
+        **{f"csv_{name}": value for name, value in csv.items()},
+    )
 
 
 def _errors(outputs: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:

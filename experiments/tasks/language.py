@@ -5,14 +5,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UsageError, check_positive
-from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split, Task
+from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split, Task, digest
 from experiments.tasks._windows import EvalWindows, TrainWindows
 
 
@@ -66,6 +66,8 @@ class CharsOptions(DataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, length=self.length)
+        if self.file is not None:  # found from any folder
+            object.__setattr__(self, "file", str(Path(self.file).expanduser().absolute()))
 
 
 class Chars(LanguageTask):
@@ -96,6 +98,12 @@ class Chars(LanguageTask):
             return TrainWindows(text[:n_train], o.length, o.n_train, seed=seed)
         start = n_train if split == "validation" else len(text) - o.n_test * o.length
         return EvalWindows(text[start - 1 :], o.length, o.n_examples(split))
+
+    def fingerprint(self, *, seed: int) -> dict[str, Any]:
+        """Size and digest of the text."""
+        del seed
+        text = self._text()
+        return {"bytes": len(text), "sha256": digest({"text": text})}
 
     @property
     def quantities(self) -> dict[str, tuple[int, ...]]:

@@ -52,6 +52,7 @@ class Paths(Task):
     def __init__(self, options: PathsOptions, files: Files = HERE) -> None:
         super().__init__(options, files)
         self.length = options.size**2
+        self.input_moments = (127.5, 127.5) if options.centred else (0.0, 255.0)
 
     @property
     def classes(self) -> tuple[str, ...]:

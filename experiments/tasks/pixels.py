@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments.tasks._held_out import Parts, RowsSource, first_rows, hold_out
 from experiments.tasks._task import (
+    HERE,
     Batch,
     DataOptions,
     Files,
@@ -134,6 +135,7 @@ class GreyCifar(HeldOutImages):
     options_type = CifarOptions
     dataset, name, grey = "cifar10", "image", True
     length = N_PIXELS
+    input_moments = 122.6, 61.0
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """``u`` of shape ``(B, 1024, 1)``."""
@@ -148,11 +150,17 @@ class ColourCifar(HeldOutImages):
     dataset, name = "cifar10", "scifar"
     d_input = 3
     length = N_PIXELS
+    mean: ClassVar = np.array([0.4914, 0.4822, 0.4465])
+    """Of red, green and blue."""
+
+    def __init__(self, options: ColourOptions, files: Files = HERE) -> None:
+        super().__init__(options, files)
+        self.input_moments = 255 * self.mean, 255 * np.array(options.std)
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """``u`` of shape ``(B, 1024, 3)``."""
-        mean = jnp.array([0.4914, 0.4822, 0.4465])
-        u = (batch["image"].astype(jnp.float32) / 255 - mean) / jnp.array(self.options.std)
+        mean, std = jnp.array(self.mean), jnp.array(self.options.std)
+        u = (batch["image"].astype(jnp.float32) / 255 - mean) / std
         return {"u": u.reshape(-1, N_PIXELS, 3)}
 
 
@@ -170,6 +178,12 @@ class NoisyCifar(ColourCifar):
     head = "label"
     causal = True
     length = 2 * N_PIXELS
+
+    def __init__(self, options: NoisyOptions, files: Files = HERE) -> None:
+        super().__init__(options, files)
+        mean, std = (np.tile(moment, (2 * N_PIXELS, 1)) for moment in self.input_moments)
+        mean[N_PIXELS:], std[N_PIXELS:] = 0, 1
+        self.input_moments = mean, std
 
     def source(self, split: Split, *, seed: int) -> Source:
         """Images, labels, and keys of the noise."""
@@ -200,6 +214,7 @@ class Mnist(HeldOutImages):
     options_type = MnistOptions
     dataset, name = "mnist", "smnist"
     length = 784
+    input_moments = 0.0, 255.0
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """``u`` of shape ``(B, 784, 1)``."""
@@ -225,6 +240,7 @@ class Digits(Images):
 
     options_type = DigitsOptions
     length = 64
+    input_moments = 0.0, 16.0
 
     def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
         """The arrays, and a part of one permutation."""

@@ -177,6 +177,7 @@ class Segmentation(Task):
     metric = "macro_f1"
     d_input = 1
     d_output = 3
+    input_moments = 127.5, 127.5
 
     def __init__(self, options: SegmentationOptions, files: Files = HERE) -> None:
         super().__init__(options, files)

@@ -27,14 +27,16 @@ References:
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
 
+import s5jax
 from experiments.errors import UsageError, check_positive
-from experiments.tasks._readers import FULL_SCALE, read_wav
+from experiments.tasks._sounds import FULL_SCALE, read_wav
 from experiments.tasks._speech_clips import (
     LENGTH,
     WORDS,
@@ -155,14 +157,25 @@ class Speech(Task):
         gain = 1 / (std + 1e-5 * self.options.full_scale)
         return mean.astype(np.float32), gain.astype(np.float32)
 
+    @functools.cached_property
+    def preprocessing(self) -> s5jax.Preprocessing:
+        """Statistics in units of 16-bit samples, the words, and the sampling rate."""
+        clips = load_clips(self.files.data_dir, self.options.words)
+        mean, gain = (np.asarray(v, np.float64)[..., None] for v in self.statistics(clips))
+        return s5jax.Preprocessing(
+            input_mean=mean, input_std=1 / gain, classes=self.classes, sample_rate=LENGTH
+        )
+
     def read_examples(self, path: Path) -> dict[str, np.ndarray]:
         """A WAV file of one second at most."""
         if path.suffix.lower() != ".wav":
             return super().read_examples(path)
         samples = check_sound(path, read_wav(path))
         audio = np.pad(samples, (0, LENGTH - len(samples)))
-        clips = load_clips(self.files.data_dir, self.options.words)
-        return {"audio": normalise(audio, *self.statistics(clips))[None]}
+        p = self.preprocessing
+        mean, gain = np.asarray(p.input_mean), 1 / np.asarray(p.input_std)
+        prepared = normalise(audio[:, None], mean.astype(np.float32), gain.astype(np.float32))
+        return {"audio": prepared[None, :, 0]}
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """The samples: ``u`` of shape ``(B, 16000, 1)``."""

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import s5jax
 from experiments.errors import UsageError, blaming_file, check_positive, shorten
 from experiments.tasks._held_out import Parts, first_rows, hold_out
 from experiments.tasks._task import (
@@ -236,6 +237,15 @@ class Characters(Task):
                 f"{self.d_input}: set it to {size}, or raise --data.min_freq."
             )
         return table
+
+    @functools.cached_property
+    def preprocessing(self) -> s5jax.Preprocessing:
+        """The classes, and the character of each id."""
+        characters = ["<pad>", "<unknown>", "<end>"] + ["<unused>"] * (self.d_input - N_SPECIALS)
+        known = np.flatnonzero(self.table >= N_SPECIALS)
+        for code, token in zip(known.tolist(), self.table[known].tolist(), strict=True):
+            characters[token] = chr(code)
+        return s5jax.Preprocessing(classes=self.classes, vocabulary=tuple(characters))
 
     def source(self, split: Split, *, seed: int) -> Source:
         """Texts as ids of the training examples' vocabulary; the same for every seed."""

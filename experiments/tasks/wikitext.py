@@ -8,17 +8,20 @@ words of a split together.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import s5jax
 from experiments.errors import UsageError, blaming_file, check_positive
 from experiments.tasks._readers import map_array
-from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split
+from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split, digest
 from experiments.tasks._windows import EvalWindows, Streams
 from experiments.tasks._words import count_words, read_words, remember
 from experiments.tasks.language import LanguageTask
@@ -80,6 +83,18 @@ class WikiText103(LanguageTask):
             return Streams(text, o.length, o.n_streams, n, seed=seed)
         return EvalWindows(text, o.length, n)
 
+    @functools.cached_property
+    def preprocessing(self) -> s5jax.Preprocessing:
+        """The words by number."""
+        return s5jax.Preprocessing(vocabulary=tuple(self._vocabulary()))
+
+    def fingerprint(self, *, seed: int) -> dict[str, Any]:
+        """The vocabulary, and the words of each split."""
+        del seed
+        words = {f"{split} words": len(self._words(split)) for split in get_args(Split)}
+        vocabulary = np.frombuffer("\n".join(self._vocabulary()).encode(), np.uint8)
+        return {**words, "sha256": digest({"vocabulary": vocabulary})}
+
     @property
     def quantities(self) -> dict[str, tuple[int, ...]]:
         """What the mean over all words is made of."""
@@ -99,7 +114,7 @@ class WikiText103(LanguageTask):
 
     def encode(self, text: str) -> np.ndarray:
         """Words separated by blanks; a line ends with ``<eos>`` if it is written there."""
-        numbers = {word: i for i, word in enumerate(self._vocabulary())}
+        numbers = {word: i for i, word in enumerate(self.preprocessing.vocabulary or ())}
         words = text.split()
         if not words:
             raise UsageError("A prompt must not be empty; <eos> stands for a line that has ended.")
@@ -112,7 +127,7 @@ class WikiText103(LanguageTask):
 
     def decode(self, tokens: np.ndarray) -> str:
         """Words separated by blanks, and a new line for ``<eos>``."""
-        vocabulary = self._vocabulary()
+        vocabulary = self.preprocessing.vocabulary or ()
         return " ".join("\n" if i == 0 else vocabulary[i] for i in tokens.tolist())
 
     def _file(self, split: Split) -> Path:

@@ -63,8 +63,9 @@ def save(model: nnx.Module, folder: str | Path) -> None:
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     (folder / _PREPROCESSING).unlink(missing_ok=True)
     if preprocessing is not None:
-        text = json.dumps(dataclasses.asdict(preprocessing), indent=2) + "\n"
-        (folder / _PREPROCESSING).write_text(text, encoding="utf-8")
+        fields = dataclasses.asdict(preprocessing).items()
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in fields)
+        (folder / _PREPROCESSING).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
 def load(folder: str | Path) -> Any:

@@ -94,6 +94,19 @@ def test_results_name_the_run_and_its_figures(finished):
     assert (results["epochs"], results["metric"]) == (1.5, "accuracy")
 
 
+def test_of_steps_with_the_same_metric_the_one_of_the_least_loss_is_kept(
+    toy, one_device, tmp_path, monkeypatch
+):
+    losses = iter([0.3, 0.2, 0.2, 0.4])
+
+    def evaluate(setup, leaves, split, *, between):
+        return {"loss": 0.1 if split == "test" else next(losses), "accuracy": 1.0}
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    results = fit(toy(train={"eval_every": 3}), tmp_path / "run", mesh=one_device)
+    assert (results["best_step"], results["validation"]["loss"]) == (6, 0.2)
+
+
 def test_config_json_says_where_the_run_ran(finished, one_device):
     recorded = json.loads((finished / "config.json").read_text())["environment"]
     assert recorded == environment(one_device)

@@ -26,7 +26,8 @@ from experiments.loop import refuse_another_run
 from experiments.metrics import read_rows
 from experiments.published_files import walk
 from experiments.results import read_results
-from experiments.tasks._readers import map_array, read_image, read_npz, read_wav
+from experiments.tasks._readers import map_array, read_image, read_npz
+from experiments.tasks._sounds import read_wav
 from experiments.tasks._tables import read_table
 
 
@@ -131,7 +132,7 @@ def test_pickles_of_cifar10_are_taken_apart_not_executed(tmp_path):
     assert not made.exists()
 
 
-@pytest.mark.parametrize("size", [2**32 - 1, 2**31, 402])
+@pytest.mark.parametrize("size", [2**32 - 3, 2**31, 402])
 def test_a_sound_that_claims_more_than_its_file_is_refused(tmp_path, size):
     path = tmp_path / "a.wav"
     write_wav(path, np.arange(200))

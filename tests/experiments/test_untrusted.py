@@ -64,7 +64,7 @@ def write_npz(folder: Path, save: Callable[..., None] = np.savez) -> Path:
 def check_table(path: Path) -> Table:
     table = read_arrays(path)
     n, L = table.x.shape[:2]
-    assert table.x.dtype in (np.float32, np.int32)
+    assert table.x.dtype in (np.float32, np.float64, np.int32)
     assert np.isfinite(table.x).all()
     assert table.y is None or len(table.y) == n
     assert table.lengths is None or ((table.lengths > 0) & (table.lengths <= L)).all()
@@ -78,8 +78,8 @@ def write_sound(folder: Path) -> Path:
 
 
 def check_sequence(path: Path) -> None:
-    x, rate = read_sequence(path)
-    assert x.dtype == np.float32
+    x, rate, *_ = read_sequence(path)
+    assert x.dtype in (np.float32, np.float64)
     assert x.ndim == 2
     assert x.size > 0
     assert np.isfinite(x).all()

@@ -164,8 +164,8 @@ def test_full_scale_is_positive():
         (np.zeros(16_001), {}, "at most 16,000 of them; got 1, 16,000 and 16,001"),
         (np.zeros(800), {"rate": 8_000}, "got 1, 8,000 and 800"),
         (np.zeros((9, 2)), {}, "one channel.*got 2"),
-        (np.zeros(9), {"width": 4}, "32-bit samples"),
-        (np.zeros(0), {}, "holds no sample"),
+        (np.zeros(9), {"width": 4}, "Signed 32 bit PCM, and 16-bit PCM is needed"),
+        (np.zeros(0), {}, "holds no samples"),
     ],
 )
 def test_sounds_that_are_none_of_these(tmp_path, samples, options, words):
@@ -177,7 +177,7 @@ def test_sounds_that_are_none_of_these(tmp_path, samples, options, words):
 def test_what_is_no_sound(tmp_path):
     (tmp_path / "a.wav").write_text("hello")
     task = Speech(SMALL, Files(tmp_path))
-    with pytest.raises(UsageError, match="no WAV file"):
+    with pytest.raises(UsageError, match="is no sound"):
         task.read_examples(tmp_path / "a.wav")
     with pytest.raises(UsageError, match="No file"):
         task.read_examples(tmp_path / "b.wav")
