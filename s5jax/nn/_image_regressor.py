@@ -12,6 +12,7 @@ from s5jax._errors import check_choice, check_positive
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import output_map
 from s5jax.nn._stepwise import StepwiseModel
+from s5jax.ops import pooled_conv
 
 _CHANNELS = 12
 _STRIDE = 8
@@ -43,8 +44,12 @@ class ImageEncoder(nnx.Module):
         height, width = self.image_shape
         pixels, further = jnp.split(u.reshape(-1, u.shape[-1]), [height * width], axis=-1)
         x = pixels.reshape(-1, height, width, 1)
-        for conv in (self.conv1, self.conv2):
-            x = nnx.max_pool(nnx.relu(conv(x)), (2, 2), strides=(2, 2))
+        convs: tuple[Any, Any] = self.conv1, self.conv2
+        for conv in convs:
+            arrays = x, conv.kernel[...], conv.bias[...]
+            x, W, b = conv.promote_dtype(arrays, dtype=conv.dtype)
+            x = pooled_conv(x, W, stride=conv.strides, padding=conv.padding)
+            x = nnx.relu(x + b)
         x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         x = self.dense2(jnp.concatenate([x, further.astype(x.dtype)], axis=-1))
         return x.reshape(*u.shape[:-1], -1)

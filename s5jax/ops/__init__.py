@@ -49,6 +49,8 @@ from s5jax.ops._multiscale import multiscale_kernel as multiscale_kernel
 from s5jax.ops._multiscale import multiscale_kernel_ref as multiscale_kernel_ref
 from s5jax.ops._multiscale import multiscale_length as multiscale_length
 from s5jax.ops._multiscale import multiscale_step as multiscale_step
+from s5jax.ops._pooled_conv import pooled_conv as pooled_conv
+from s5jax.ops._pooled_conv import pooled_conv_ref as pooled_conv_ref
 from s5jax.ops._realization import balanced_truncation as balanced_truncation
 from s5jax.ops._realization import hankel_singular_values as hankel_singular_values
 from s5jax.ops._realization import ho_kalman as ho_kalman

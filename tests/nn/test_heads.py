@@ -41,7 +41,8 @@ def language_model(layer=Attention, **options):
 
 
 def image_regressor(layer=GRU, **options):
-    sizes = {"image_shape": (8, 16), "d_input": 129, "d_output": 2, **SIZES}
+    """With 16 features: a layer norm of four multiplies the rounding of products by a hundred."""
+    sizes = {"image_shape": (8, 16), "d_input": 129, "d_output": 2, **SIZES, "d_model": 16}
     options = sizes | {"layer_options": GRU_OPTIONS} | options
     return ImageRegressor(layer, rngs=nnx.Rngs(0), **options)
 
@@ -172,8 +173,9 @@ def test_images_are_seen_one_by_one_and_variances_are_positive():
     assert_close(x[:, 3], encode(model, u[:, 3]))
     assert (x != encode(model, u.at[..., 128].add(1))).any(-1).all()
     assert (x != encode(model, u.at[..., 77].add(9))).any()
-    low, high = (model.head(jnp.full((1, 4), x))[..., 2:] for x in (-1.0, 1.0))
-    v = model.variance_decode(jnp.tanh(model.variance_hidden(jnp.array([[-1.0] * 4, [1.0] * 4]))))
+    low, high = (model.head(jnp.full((1, model.d_model), x))[..., 2:] for x in (-1.0, 1.0))
+    signs = jnp.array([[-1.0], [1.0]]) * jnp.ones(model.d_model)
+    v = model.variance_decode(jnp.tanh(model.variance_hidden(signs)))
     assert_close(jnp.concatenate([low, high]), nnx.elu(v) + 1)
 
 
