@@ -10,7 +10,6 @@ Used by ``python -m experiments.train`` and from a notebook alike:
 
 import contextlib
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -191,10 +190,8 @@ class _Run:
         """Trains to the last step, with records, checkpoints and evaluations on the way."""
         setup, options = self.setup, self.setup.config.train
         if self.step < options.steps:
-            batches = setup.on_device("train", start=self.position)
-            first = next(batches)
-            self.batches = itertools.chain([first], batches)
-            train_step = self.plan(first)
+            self.batches = setup.on_device("train", start=self.position)
+            train_step = self.plan()
         if self.on_nan == "rollback" and self.checkpoints.progress.due is None:
             self.checkpoints.progress.due = self.step
             self.save()
@@ -229,13 +226,14 @@ class _Run:
         """The next batch: the number of the step, and after a rollback of those left out."""
         return self.step + self.checkpoints.progress.left_out
 
-    def plan(self, batch: Batch) -> TrainStep:
+    def plan(self) -> TrainStep:
         """Compiles the step, and says what is about to happen."""
         with blaming_options():
-            compiled, text = plan(self.setup, self.leaves, batch, step=self.step)
-        self.display.report(text)
+            found = plan(self.setup, self.leaves, self.batches, step=self.step)
+        self.batches = found.batches
+        self.display.report(found.text)
         self.display.restart_clock(self.step)
-        return compiled
+        return found.train_step
 
     def record(self, means: Row) -> None:
         """Writes the training row of this step."""

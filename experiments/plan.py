@@ -2,11 +2,12 @@
 
 import collections
 import functools
+import itertools
+import math
 import os
-import statistics
 import sys
-import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,31 +22,42 @@ from experiments.mesh import make_mesh, replicated
 from experiments.process import set_up_process
 from experiments.recipes import describe_changes
 from experiments.results import device_name
+from experiments.speed import Speed, measure_speed
 from experiments.steps import Leaves
 from experiments.tasks import Batch
 
+BUSY_SHARE = 0.1
+"""Of all cores, what other programs may use before a plan says so."""
 MEDIAN_FACTOR, EXTREME_FACTOR = 10, 1_000
 """How far the median of step lengths may be from 1, and each of them from the median."""
 
 
-def plan(
-    setup: Setup, leaves: Leaves, batch: Batch, *, step: int = 0, trials: int = 1
-) -> tuple[jax.stages.Compiled, str]:
-    """Compiles the train step, tries it on copies of the state, and describes the run.
+class Plan(NamedTuple):
+    """What a run needs to start."""
+
+    train_step: jax.stages.Compiled
+    batches: Iterator[Batch]
+    """Those of the steps to come."""
+    text: str
+    """What is about to happen, in a few lines."""
+
+
+def plan(setup: Setup, leaves: Leaves, batches: Iterator[Batch], *, step: int = 0) -> Plan:
+    """Compiles the train step, tries it on a copy of the state, and describes the run.
 
     Args:
         setup: its parts.
         leaves: the state, which stays as it is.
-        batch: a batch to try.
-        step: the step from which the run goes on.
-        trials: how many steps are timed.
+        batches: those of the steps to come.
+        step: the step from which the run continues.
 
     Returns:
-        The compiled step, and a few lines of text.
+        The compiled step, the same batches, and the description.
 
     Raises:
         RunError: if the step needs more memory than there is.
     """
+    batch = next(batches)
     compiled = setup.steps.train.lower(leaves, batch).compile()
     memory: Any = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -56,17 +68,13 @@ def plan(
             f"which has {_size(available)}: reduce --train.batch_size, try --train.remat=True or "
             "--train.accumulate=N, or --preset=cpu."
         )
-    seconds = []
-    for _ in range(trials):
-        copy = [jnp.copy(leaf) for leaf in leaves]
-        start = time.monotonic()
-        jax.block_until_ready(compiled(copy, batch))
-        seconds.append(time.monotonic() - start)
-    steps = _describe_step_lengths(setup, batch)
-    return compiled, "\n".join([_describe(setup, memory, statistics.median(seconds), step), *steps])
+    batches = itertools.chain([batch], batches)
+    speed, batches = measure_speed(setup, compiled, leaves, batches)
+    lines = [_describe(setup, memory, speed, step), *_describe_step_lengths(setup, batch)]
+    return Plan(compiled, batches, "\n".join(lines))
 
 
-def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
+def _describe(setup: Setup, memory: Any, speed: Speed, step: int) -> str:
     config, data, train = setup.config, setup.config.data, setup.config.train
     groups = count_parameters(setup)
     in_groups = ", ".join(f"{name} {n:,}" for name, n in sorted(groups.items()))
@@ -74,7 +82,6 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
     if train.accumulate > 1:
         batch += f" in {train.accumulate} parts"
     epochs = train.steps / config.steps_per_epoch
-    left = duration(seconds * (train.steps - step))
     model: Any = setup.steps.model(setup.steps.initial)
     examples = train.batch_size // train.accumulate
     algorithm = model.blocks[0].layer.algorithm(setup.task.length, examples)
@@ -88,7 +95,7 @@ def _describe(setup: Setup, memory: Any, seconds: float, step: int) -> str:
         + (f", going on from step {step:,}" if step else ""),
         "memory": f"{_size(memory.argument_size_in_bytes)} state and batch, "
         f"{_size(memory.temp_size_in_bytes)} temporary, per device",
-        "time": f"{seconds:.3g} s a step, {left} to the last one, evaluations not counted",
+        "time": _describe_time(setup, speed, step),
         "device": device_name(setup.mesh) + _division(setup.mesh),
     }
     notes = [f"{'note':<8}{note}" for note in setup.task.note.splitlines()]
@@ -134,6 +141,22 @@ def _describe_step_lengths(setup: Setup, batch: Batch) -> list[str]:
     return lines
 
 
+def _describe_time(setup: Setup, speed: Speed, step: int) -> str:
+    train = setup.config.train
+    evaluations = math.ceil(train.steps / train.eval_every) - step // train.eval_every
+    evaluating = evaluations * speed.evaluation_s
+    total = speed.step_s * (train.steps - step) + evaluating
+    text = f"{speed.step_s:.3g} s a step, {duration(total)} in all"
+    if evaluating >= 1:
+        text += f", {duration(evaluating)} of it for {evaluations:,} evaluations"
+    if speed.busy_cores > BUSY_SHARE * (os.cpu_count() or 1):
+        text += (
+            f"; less on an idle machine: other programs keep {speed.busy_cores:.1f} of "
+            f"{os.cpu_count()} cores busy now"
+        )
+    return text
+
+
 def _division(mesh: Mesh) -> str:
     n = mesh.shape.get("seq", 1)
     return f", of which {n} share each sequence" if n > 1 else ""
@@ -176,8 +199,7 @@ def main() -> None:
     setup = prepare(config, mesh, files=flags.files())
     print(describe_changes(config), flush=True)
     with blaming_options():
-        _, text = plan(setup, setup.steps.initial, next(setup.on_device("train")), trials=3)
-    print(text)
+        print(plan(setup, setup.steps.initial, setup.on_device("train")).text)
 
 
 if __name__ == "__main__":
