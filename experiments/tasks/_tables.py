@@ -139,7 +139,11 @@ def read_arrays(path: Path, *, ignore_index: int | None = None) -> Table:
 
 
 def read_sequence(
-    path: Path, *, csv: CsvOptions | None = None, sound: SoundOptions | None = None
+    path: Path,
+    *,
+    csv: CsvOptions | None = None,
+    sound: SoundOptions | None = None,
+    features: tuple[str, ...] | None = None,
 ) -> Example:
     """Reads one example from a sound or a CSV file.
 
@@ -147,12 +151,18 @@ def read_sequence(
         path: the file.
         csv: how to read a CSV file; ``Table.csv`` of the training files, if there were any.
         sound: whether to resample a sound and to average its channels.
+        features: names that the columns must have, if the file names them.
 
     Raises:
-        UsageError: if the file cannot be read.
+        UsageError: if the file cannot be read, or has other columns.
     """
     if path.suffix.lower() == ".csv":
         tables = read_csvs([path], csv or CsvOptions())
+        if None not in (features, tables.features) and features != tables.features:
+            raise UsageError(
+                f"{path} must have the columns {', '.join(features or ())}, as in training; got "
+                f"{', '.join(tables.features or ())}."
+            )
         return Example(tables.arrays[0], None, tables.features, tables.remarks)
     samples, rate = read_sound(path, sound or SoundOptions())
     return Example(clean_values(path, "x", samples, np.ones(len(samples), bool)), rate)

@@ -179,7 +179,9 @@ class Arrays(Task):
         """A ``.npz`` file with ``x`` and, if need be, ``lengths`` and ``dt``; a WAV or CSV file."""
         if path.suffix.lower() in (".csv", *SUFFIXES):
             csv = self.table.csv or self.options.csv
-            x, rate, *_ = read_sequence(path, csv=csv, sound=self.options.sound)
+            x, rate, *_ = read_sequence(
+                path, csv=csv, sound=self.options.sound, features=self.table.features
+            )
             if None not in (rate, self.table.rate) and rate != self.table.rate:
                 raise UsageError(
                     f"{path} must have {self.table.rate} samples a second, as in training; got "
