@@ -19,11 +19,11 @@ from experiments.tasks._readers import check_is_file
 HEAD, LINES = 2**15, 40
 """Bytes and lines at the beginning of each file, by which its form is decided."""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+EMPTY = ",;\t \n"
 COMMENT = r"#(?![0-9]|(?:N/A|DIV/0!|VALUE!|REF!|NUM!|NAME\?|NULL!))"
 _SKIPPED = re.compile(rf"^[ \t]*(?:{COMMENT}(.*))?$", re.M)
 _CONTENT = re.compile(rf"^(?![ \t]*(?:{COMMENT}|$)).*$", re.M)
 _UNCLOSED = re.compile(r'^[^"\n]*"(?:[^"\n]*"[^"\n]*")*[^"\n]*$', re.M)
-_EMPTY_END = re.compile(r"(?:\n[,;\t ]*)+\Z")
 _DECLARED = re.compile(r'"?sep=(.)"?', re.I)
 
 
@@ -145,7 +145,10 @@ def _read_csv(path: Path, options: CsvOptions, columns: Columns) -> np.ndarray:
     with blaming_file(path, "table of numbers"):
         text = _decode(path.read_bytes())
         start = _find_rows(path, text, options.header or 0)
-        body = _EMPTY_END.sub("", text[start:])
+        end = text.find("\n", len(text.rstrip(EMPTY)))  # spreadsheets add rows without a cell
+        body = text[start : end if end > 0 else None]
+        if not body:
+            raise UsageError(f"{path} holds no row of numbers.")
         if _SKIPPED.search(body):
             body = "\n".join(match.group() for match in _CONTENT.finditer(body))
 

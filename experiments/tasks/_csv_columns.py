@@ -56,8 +56,8 @@ class Columns(NamedTuple):
     def chosen(self) -> tuple[str, ...]:
         """The features as ``CsvOptions.columns`` has them."""
         names = self.features or ()
-        is_clear = all(names) and len({*(self.names or ())}) == self.width
-        return names if names and is_clear else tuple(str(i + 1) for i in self.kept)
+        is_clear = names and all(name and (self.names or ()).count(name) == 1 for name in names)
+        return names if is_clear else tuple(str(i + 1) for i in self.kept)
 
     def label(self, i: int) -> str:
         """``"column 2 (`b`)"``."""
@@ -95,16 +95,34 @@ def choose_columns(
     if not kept:
         raise UsageError(f"{paths[0]} holds no column of numbers.")
     for i in kept:
-        if kinds[i] in ("text", "time"):
-            at = next(k for k, layout in enumerate(layouts) if layout.kinds[i] == kinds[i])
-            cells = (row[i] for row in layouts[at].rows if len(row) == width)
-            cell = next(cell for cell in cells if cell_kind(cell, decimal) == kinds[i])
-            rest = " ".join(str(j + 1) for j in range(width) if kinds[j] not in ("text", "time"))
-            raise UsageError(
-                f"{paths[at]}: {columns.label(i)} must hold numbers; got {shorten(cell, 40)!r}. "
-                f"Say which columns to read, as in --data.csv_columns {rest}."
-            )
+        _check_kind(paths, layouts, decimal, columns, i)
     return columns._replace(kept=kept, kinds=tuple(kinds[i] for i in kept), dropped=dropped)
+
+
+def _check_kind(
+    paths: Sequence[Path], layouts: Sequence[Layout], decimal: str, columns: Columns, i: int
+) -> None:
+    """Raises a UsageError unless a column holds numbers of one kind in all files."""
+    found = {}
+    for path, layout in zip(paths, layouts, strict=True):
+        kind = layout.kinds[i]
+        cells = (row[i] for row in layout.rows if len(row) == columns.width)
+        if kind != "missing" and kind not in found:
+            cell = next((cell for cell in cells if cell_kind(cell, decimal) == kind), "")
+            found[kind] = path, shorten(cell, 40)
+    (path, cell), *others = found.values() or [(paths[0], "")]
+    if others:
+        raise UsageError(
+            f"{columns.label(i).capitalize()} must hold numbers of one form, with "
+            f"{PLURALS[decimal]}, in all files; got {cell!r} in {path}, but {others[0][1]!r} in {others[0][0]}."
+        )
+    if {"text", "time"} & set(found):
+        numbers = [j for j, kind in enumerate(columns.kinds) if kind not in ("text", "time")]
+        rest = " ".join(str(j + 1) for j in numbers)
+        raise UsageError(
+            f"{path}: {columns.label(i)} must hold numbers; got {cell!r}. Say which columns to "
+            f"read, as in --data.csv_columns {rest}."
+        )
 
 
 def _find_column(path: Path, columns: Columns, name: str) -> int:
@@ -152,7 +170,7 @@ def describe(options: CsvOptions, columns: Columns) -> str:
     said += [PLURALS[decimal], f"{n or 'no'} header line{'' if n == 1 else 's'}"]
     if "percent" in columns.kinds:
         said.append("5% is 0.05")
-    for i, why in columns.dropped.items():
+    for i, why in sorted(columns.dropped.items()):
         said.append(f"{columns.label(i)} left out ({WHY[why]})")
     return f"Read as: {'; '.join(said)}."
 
@@ -191,9 +209,12 @@ def read_numbers(
         return "skip"
 
     names = [str(i) for i in range(columns.width)]
+    data = body.encode()
     table = csv.read_csv(
-        io.BytesIO(body.encode()),
-        csv.ReadOptions(use_threads=False, column_names=names, block_size=BLOCK),
+        io.BytesIO(data),
+        csv.ReadOptions(
+            use_threads=False, column_names=names, block_size=min(BLOCK, len(data) + 1)
+        ),
         csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
         csv.ConvertOptions(
             include_columns=[str(i) for i in columns.kept],

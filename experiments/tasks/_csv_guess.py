@@ -19,7 +19,6 @@ SINGLE = ((",", "."), (";", ","))
 """Where each line is one number."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
 _LIKE_NUMBER = re.compile(r"[+-]?[.,]?[0-9]")
-_PAIR = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
 class Sample(NamedTuple):
@@ -99,7 +98,7 @@ def guess(
             chosen = _settle_decimal(samples, layouts, delimiter)
             layouts = dict(tried)[delimiter, chosen]
         if given is None:
-            _refuse_pairs(samples, layouts, delimiter, chosen)
+            _refuse_pairs(samples, (delimiter, chosen), layouts, dict(tried).get(SINGLE[1], ()))
     if header is None:
         _refuse_numbered_header(samples, layouts)
     for sample, layout in zip(samples, layouts, strict=True):
@@ -195,31 +194,35 @@ def _settle_decimal(samples: Sequence[Sample], layouts: Sequence[Layout], delimi
 
 
 def _refuse_pairs(
-    samples: Sequence[Sample], layouts: Sequence[Layout], delimiter: str, decimal: str
+    samples: Sequence[Sample],
+    pair: tuple[str, str],
+    layouts: Sequence[Layout],
+    single: Sequence[Layout],
 ) -> None:
-    """Whole numbers in two columns may be numbers with decimal commas in one."""
-    lines = [line.strip() for sample in samples for line in sample.lines]
-    cells = [cell for layout in layouts for row in layout.rows for cell in row]
-    commas = [cell for cell in cells if "," in cell and cell_kind(cell, ",") == "number"]
-    is_single = decimal == "," and all(layout.width == 1 and not layout.names for layout in layouts)
-    is_double = (delimiter, decimal) == (",", ".") and all(map(_PAIR.fullmatch, lines))
-    if not (is_single and commas) and not (is_double and _may_be_decimals(lines, layouts)):
+    """Two columns of whole numbers may be one with decimal commas."""
+    if any(layout.width != 1 or layout.cost for layout in single):
         return
-    example = commas[0] if is_single else lines[0]
+    numbers = [row[0] for layout in single for row in layout.rows if "," in row[0]]
+    if not numbers:
+        return
+    may_be_decimals = _may_be_decimals(numbers, single)
+    has_name = any(layout.names for layout in single)
+    if (has_name and may_be_decimals) if pair == SINGLE[1] else not may_be_decimals:
+        return
     raise UsageError(
-        f"{samples[0].path}: it is not clear whether {example} is one number with a decimal "
+        f"{samples[0].path}: it is not clear whether {numbers[0]} is one number with a decimal "
         "comma or two numbers: say --data.csv_decimal=',' or --data.csv_decimal='.'."
     )
 
 
-def _may_be_decimals(lines: Sequence[str], layouts: Sequence[Layout]) -> bool:
+def _may_be_decimals(numbers: Sequence[str], single: Sequence[Layout]) -> bool:
     """Whether pairs of whole numbers may be one number each."""
-    columns = [[row[0] for row in layout.rows] for layout in layouts]
+    columns = [[row[0].split(",")[0] for row in layout.rows] for layout in single]
     if all(map(is_count, columns)) and any(len(column) > 1 for column in columns):
         from_start = {column[0] for column in columns if column} <= {"0", "1"}
         if from_start or max(map(len, columns)) > 2:
             return False  # the first one counts
-    fractions = [line.split(",")[1] for line in lines]
+    fractions = [re.sub("[eE].*", "", number.split(",")[1]) for number in numbers]
     is_fixed = len({len(digits) for digits in fractions}) == 1
     is_shortest = not any(len(digits) > 1 and digits.endswith("0") for digits in fractions)
     return is_fixed or is_shortest

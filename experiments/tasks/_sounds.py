@@ -1,6 +1,7 @@
 """Sounds: WAV, FLAC, OGG and MP3 files, decoded by libsndfile."""
 
 import dataclasses
+import io
 import math
 import struct
 from collections.abc import Sequence
@@ -82,9 +83,9 @@ def read_wav(path: Path) -> Sound:
 def _decode(path: Path, subtype: str | None) -> Sound:
     check_is_file(path)
     with blaming_file(path, "sound (WAV, FLAC, OGG or MP3)"):
-        promised, held = _promised_bytes(path)
+        start, promised, held = _find_data(path)
         try:
-            with soundfile.SoundFile(path) as file:
+            with _open(path, start, promised) as file:
                 if subtype not in (None, file.subtype):
                     raise UsageError(
                         f"{path} has samples of the kind {file.subtype_info}, and 16-bit PCM is "
@@ -118,23 +119,35 @@ def _read_blocks(path: Path, file: soundfile.SoundFile, *, as_stored: bool) -> n
     return np.concatenate(blocks) if blocks else np.empty((0, file.channels), dtype)
 
 
-def _promised_bytes(path: Path) -> tuple[int, int]:
-    """Bytes of samples by the header of a RIFF file, and those it holds; zeros if unknown."""
+def _find_data(path: Path) -> tuple[int, int, int]:
+    """Where the samples of a RIFF file begin; how many bytes its header promises, and it holds."""
     with path.open("rb") as file:
         if file.read(4) not in (b"RIFF", b"RF64"):
-            return 0, 0
+            return 0, 0, 0
+        whole = int.from_bytes(file.read(4), "little")
         file.seek(12)
         end, long_size = path.stat().st_size, 0
         while len(head := file.read(8)) == 8:
             kind, size = struct.unpack("<4sI", head)
-            if kind == b"data":
-                promised = long_size or size
-                return (0, 0) if promised in STREAMED else (promised, end - file.tell())
             start = file.tell()
+            if kind == b"data":
+                size = long_size or size
+                is_streamed = size in STREAMED and (size or whole in STREAMED)
+                return start, end - start if is_streamed else size, end - start
             if kind == b"ds64" and len(sizes := file.read(16)) == 16:
                 long_size = struct.unpack("<8xQ", sizes)[0]
             file.seek(start + size + size % 2)
-    return 0, 0
+    return 0, 0, 0
+
+
+def _open(path: Path, start: int, promised: int) -> soundfile.SoundFile:
+    """Opens a sound; libsndfile takes a size of 0 literally, which programs write to a pipe."""
+    with path.open("rb") as file:
+        head = file.read(start)
+        if not promised or int.from_bytes(head[-4:], "little"):
+            return soundfile.SoundFile(path)
+        size = min(promised, 2**32 - 1).to_bytes(4, "little")
+        return soundfile.SoundFile(io.BytesIO(head[:-4] + size + file.read()))
 
 
 def _resample(path: Path, samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:

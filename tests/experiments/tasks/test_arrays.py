@@ -195,7 +195,10 @@ def test_arrays_that_break_a_rule(tmp_path, columns, words):
         ({"a/1.csv": "1", "b/1.wav": "1"}, "1 file of .csv and 1 file of .wav"),
         ({"a/1.csv": "1", "b/1.csv": "1,2"}, "same number of columns; got 1 in .*but 2 in"),
         ({"a/1.csv": "1", "b/1.csv": "x\n"}, "1.csv holds no row"),
-        ({"a/1.csv": "1", "b/1.csv": "1\nx"}, "1.csv, line 2, column 1: must be a finite number; got 'x'"),
+        (
+            {"a/1.csv": "1", "b/1.csv": "1\nx"},
+            "1.csv, line 2, column 1: must be a finite number; got 'x'",
+        ),
         ({"a/1.csv": "1", "b/1.csv": "1\nnan"}, "1.csv, line 2, column 1: the value is missing"),
     ],
 )
