@@ -77,6 +77,8 @@ def check_targets(
         BrokenRule: if it is neither.
     """
     is_label = y.dtype.kind in "biu"
+    if is_label and y.ndim == 2 and y.shape[1] == 1 != valid.shape[1]:
+        y = y[:, 0]
     per_step = y.ndim == (2 if is_label else 3) and y.shape[:2] == valid.shape
     per_sequence = y.ndim == 1 or (y.ndim == 2 and not is_label)
     if not (per_step or per_sequence) or y.dtype.kind not in NUMBERS or y.size == 0:

@@ -114,7 +114,8 @@ def _check_kind(
     if others:
         raise UsageError(
             f"{columns.label(i).capitalize()} must hold numbers of one form, with "
-            f"{PLURALS[decimal]}, in all files; got {cell!r} in {path}, but {others[0][1]!r} in {others[0][0]}."
+            f"{PLURALS[decimal]}, in all files; got {cell!r} in {path}, but {others[0][1]!r} in "
+            f"{others[0][0]}."
         )
     if {"text", "time"} & set(found):
         numbers = [j for j, kind in enumerate(columns.kinds) if kind not in ("text", "time")]

@@ -122,7 +122,7 @@ def _lay_out(sample: Sample, delimiter: str, decimal: str, header: int | None) -
     cost += len(body) * (not set(kinds) & {"number", "percent", "boolean"})
     names = _find_names(sample, head, body, delimiter, width)
     cost += 1 if head and names is None else 0
-    if width == 1 and decimal == "," and any("," in name for name in names or ()):
+    if width == 1 and decimal == "," and any("," in cell for row in head for cell in row):
         cost += len(body)  # names of several columns
     return Layout(header, width, names, kinds, body, cost)
 

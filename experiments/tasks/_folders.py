@@ -37,7 +37,7 @@ def list_classes(path: Path) -> tuple[list[Path], tuple[str, ...]]:
     if len(folders) < 2:
         raise UsageError(
             f"{path} must hold two or more folders, one a class, of CSV files or of sounds; got "
-            f"{len(folders)} with {len(files)} such files, and {len(loose)} files beside."
+            f"{_describe(entries)}."
         )
     for folder, inside in contents.items():
         if not any(map(_is_example, inside)):

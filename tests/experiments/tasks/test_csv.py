@@ -142,7 +142,7 @@ def test_an_option_settles_what_is_refused_without(tmp_path, text, options, rows
         ("a,b\n0,5,1,5\n0,6,1,7\n", "has 2 names and rows of 4 cells"),
         ('a,b\n1,2\n"3,4\n5,6\n', "0.csv, line 3: each quote must be closed in its line"),
         ("5%,1\n6,2\n7%,3\n", "0.csv, line 2, column 1: must be a percentage; got '6'"),
-        ("a,b,label\n1,2,walk\n3,4,run\n", "got 'walk'. Say which columns to read, as in --data.csv_columns 1 2"),
+        ("a,b,label\n1,2,walk\n3,4,run\n", "got 'walk'. Say which columns to read"),
         ("t\n2024-01-01\n2024-01-02\n", "holds no row of numbers"),
         ("PK\0\0", "is not text (save it as CSV in UTF-8)"),
     ],
