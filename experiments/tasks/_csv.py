@@ -17,7 +17,7 @@ from experiments.tasks._csv_options import CsvOptions
 from experiments.tasks._readers import check_is_file
 
 HEAD, LINES = 2**15, 40
-"""Bytes and lines at the beginning of each file, by which its form is decided."""
+"""Bytes, or more for eight lines, and lines that decide how a file is read."""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 EMPTY = ",;\t \n"
 COMMENT = r"#(?![0-9]|(?:N/A|DIV/0!|VALUE!|REF!|NUM!|NAME\?|NULL!))"
@@ -54,7 +54,7 @@ def read_csvs(paths: Sequence[Path], options: CsvOptions) -> CsvTables:
         UsageError: if a file is not such a table, the files differ, or it is not clear what they
             mean; says which option settles that.
     """
-    samples = [_read_sample(path) for path in paths]
+    samples = [_read_sample(path, options.header or 0) for path in paths]
     delimiter, decimal, layouts = guess(
         samples, delimiter=options.delimiter, decimal=options.decimal, header=options.header
     )
@@ -71,21 +71,24 @@ def read_csvs(paths: Sequence[Path], options: CsvOptions) -> CsvTables:
     return CsvTables(arrays, columns.features, resolved, (describe(resolved, columns),))
 
 
-def _read_sample(path: Path) -> Sample:
+def _read_sample(path: Path, header: int) -> Sample:
     check_is_file(path)
     with blaming_file(path, "table of numbers"):
         with path.open("rb") as file:
-            head = file.read(HEAD)
-            whole = not file.read(1)
+            parts, n = [], 0
+            while n < header + 8 and (part := file.read(HEAD)):
+                parts.append(part)
+                n += max(part.count(b"\n"), part.count(b"\r"))
+            whole, head = not file.read(1), b"".join(parts)
         text = _decode(head, whole=whole)
         text = text if whole else text[: text.rfind("\n") + 1] or text
         if unclosed := _UNCLOSED.search(text):
             raise UsageError(
                 f"{path}, line {_line_at(text, unclosed)}: each quote must be closed in its line."
             )
-        matches = list(itertools.islice(_CONTENT.finditer(text), LINES))
+        matches = list(itertools.islice(_CONTENT.finditer(text), header + LINES))
         lines = [match.group() for match in matches]
-        declared = _DECLARED.fullmatch(lines[0].strip()) if lines else None
+        declared = _DECLARED.fullmatch(lines[0].strip(" ")) if lines else None
         if not lines[bool(declared) :]:
             raise UsageError(f"{path} holds no row of numbers.")
         skipped = _SKIPPED.finditer(text, 0, matches[0].start())
@@ -116,8 +119,9 @@ def _check_alike(first_sample: Sample, expected: Layout, sample: Sample, layout:
     first, path = first_sample.path, sample.path
     if not {"number", "percent", "boolean", "missing"} & set(layout.kinds):
         raise UsageError(
-            f"{path} holds no row of numbers; got {shorten(sample.lines[-1], 40)!r}. If other "
-            "characters than , ; tab or space are between the cells, say --data.csv_delimiter."
+            f"{path} holds no row of numbers; got {shorten(sample.lines[-1], 40)!r}. If its cells "
+            "are separated by another character than , ; tab or space, set --data.csv_delimiter; "
+            "after a long header, set --data.csv_header."
         )
     if layout.width != expected.width:
         raise UsageError(
@@ -127,8 +131,8 @@ def _check_alike(first_sample: Sample, expected: Layout, sample: Sample, layout:
     if layout.header != expected.header:
         raise UsageError(
             "All files must have the same number of lines before the first row of numbers; got "
-            f"{expected.header} in {first}, but {layout.header} in {path}: correct a file, or say "
-            "--data.csv_header=N."
+            f"{expected.header} in {first}, but {layout.header} in {path}: correct one of them, or "
+            "set --data.csv_header=N."
         )
     if layout.names != expected.names:
         raise UsageError(
@@ -163,7 +167,7 @@ def _read_csv(path: Path, options: CsvOptions, columns: Columns) -> np.ndarray:
 def _find_rows(path: Path, text: str, header: int) -> int:
     """Where the first row after the header begins."""
     for i, match in enumerate(_CONTENT.finditer(text)):
-        header += i == 0 and _DECLARED.fullmatch(match.group().strip()) is not None
+        header += i == 0 and _DECLARED.fullmatch(match.group().strip(" ")) is not None
         if i == header:
             return match.start()
     raise UsageError(f"{path} holds no row of numbers.")

@@ -121,8 +121,8 @@ def _check_kind(
         numbers = [j for j, kind in enumerate(columns.kinds) if kind not in ("text", "time")]
         rest = " ".join(str(j + 1) for j in numbers)
         raise UsageError(
-            f"{path}: {columns.label(i)} must hold numbers; got {cell!r}. Say which columns to "
-            f"read, as in --data.csv_columns {rest}."
+            f"{path}: {columns.label(i)} must hold numbers; got {cell!r}. Choose the columns "
+            f"to read, for example --data.csv_columns {rest}."
         )
 
 
@@ -152,8 +152,8 @@ def _find_dropped(path: Path, layouts: Sequence[Layout], columns: Columns) -> di
         if columns.kinds[0] == "number" and not counts:
             rest = " ".join(str(i + 1) for i in range(1, columns.width))
             raise UsageError(
-                f"{path}: it is not clear whether column 1, which has no name, is a feature: say "
-                f"which columns to read, as in --data.csv_columns {rest}."
+                f"{path}: it is not clear whether column 1, which has no name, is a feature: "
+                f"choose the columns to read, for example --data.csv_columns {rest}."
             )
         dropped[0] = "count"
     return dropped
@@ -167,12 +167,12 @@ def describe(options: CsvOptions, columns: Columns) -> str:
     if columns.features:
         said[0] += f" ({shorten(', '.join(columns.features), 120)})"
     if columns.width > 1:
-        said.append(f"{delimiter} between cells")
+        said[0] += f", separated by {delimiter}"
     said += [PLURALS[decimal], f"{n or 'no'} header line{'' if n == 1 else 's'}"]
     if "percent" in columns.kinds:
-        said.append("5% is 0.05")
+        said.append("5% means 0.05")
     for i, why in sorted(columns.dropped.items()):
-        said.append(f"{columns.label(i)} left out ({WHY[why]})")
+        said.append(f"{columns.label(i)} skipped ({WHY[why]})")
     return f"Read as: {'; '.join(said)}."
 
 
@@ -266,11 +266,11 @@ def _convert(cells: Any, kind: Kind, decimal: str, out: np.ndarray) -> int | Non
 def _complain(cell: str, kind: Kind, row: int) -> str:
     got = shorten(cell, 40)
     if cell.strip(' "').lower() in MISSING:
-        said = f"the value is missing (got {got!r}): fill it in, or leave the row out"
+        said = f"the value is missing (got {got!r}): fill it in, or delete the row"
     else:
         noun = {"boolean": "True or False", "percent": "a percentage"}.get(kind, "a finite number")
         said = f"must be {noun}; got {got!r}"
-    return said + ("; or give --data.csv_header if this is a header." if row == 0 else ".")
+    return said + ("; or set --data.csv_header if this is a header." if row == 0 else ".")
 
 
 def _resolved(options: CsvOptions) -> tuple[str, str, int]:

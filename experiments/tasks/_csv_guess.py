@@ -189,7 +189,7 @@ def _settle_decimal(samples: Sequence[Sample], layouts: Sequence[Layout], delimi
     cell, path = cells[0]
     raise UsageError(
         f"{path}: it is not clear whether {cell} has a decimal comma or a comma between thousands: "
-        "say --data.csv_decimal=',' or --data.csv_decimal='.'."
+        "set --data.csv_decimal=',' or --data.csv_decimal='.'."
     )
 
 
@@ -211,7 +211,7 @@ def _refuse_pairs(
         return
     raise UsageError(
         f"{samples[0].path}: it is not clear whether {numbers[0]} is one number with a decimal "
-        "comma or two numbers: say --data.csv_decimal=',' or --data.csv_decimal='.'."
+        "comma or two numbers: set --data.csv_decimal=',' or --data.csv_decimal='.'."
     )
 
 
@@ -240,7 +240,7 @@ def _refuse_numbered_header(samples: Sequence[Sample], layouts: Sequence[Layout]
         raise UsageError(
             f"{samples[0].path}: it is not clear whether the first row, "
             f"{shorten(', '.join(layouts[0].rows[0]), 40)}, has numbers of columns, as pandas "
-            "writes them, or values: say --data.csv_header=1 or --data.csv_header=0."
+            "writes them, or values: set --data.csv_header=1 or --data.csv_header=0."
         )
 
 
@@ -251,6 +251,6 @@ def _refuse_uneven_header(sample: Sample, layout: Layout, delimiter: str) -> Non
     n = len(split_cells([sample.lines[layout.header - 1]], delimiter)[0])
     if n > 1:
         raise UsageError(
-            f"{sample.path} has {n} names and rows of {layout.width} cells: correct the names, or "
-            "say --data.csv_delimiter or --data.csv_decimal."
+            f"{sample.path} has {n} column names but rows of {layout.width} cells: correct the "
+            "names, or set --data.csv_delimiter or --data.csv_decimal."
         )

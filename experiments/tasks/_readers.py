@@ -146,6 +146,6 @@ def read_image(path: Path, *, size: int, mode: str = "L") -> np.ndarray:
 def check_is_file(path: Path) -> None:
     """Raises a UsageError unless there is such a file."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, and one file is needed.")
+        raise UsageError(f"{path} is a folder: name one file.")
     if not path.is_file():
         raise UsageError(f"No file {path}.")

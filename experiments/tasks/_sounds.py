@@ -187,7 +187,7 @@ def read_sounds(paths: Sequence[Path], options: SoundOptions) -> tuple[list[np.n
             )
         if first[1] != rate:
             raise UsageError(
-                f"All sounds must have the same number of samples a second; got {first[1]} in "
+                f"All sounds must have the same sampling rate; got {first[1]} in "
                 f"{paths[0]}, but {rate} in {path}: --data.sample_rate={min(first[1], rate)} "
                 "resamples them."
             )

@@ -83,13 +83,18 @@ def read_table(
         UsageError: if it is neither, or breaks a rule.
     """
     check_training_path(path)
-    changed = path.stat().st_mtime_ns
+    within = (path, *path.glob("*"), *path.glob("*/*")) if path.is_dir() else (path,)
+    changed = tuple(file.lstat().st_mtime_ns for file in within)
     return _read_table(path, changed, csv or CsvOptions(), sound or SoundOptions(), ignore_index)
 
 
 @functools.lru_cache(maxsize=2)
 def _read_table(
-    path: Path, changed: int, csv: CsvOptions, sound: SoundOptions, ignore_index: int | None
+    path: Path,
+    changed: tuple[int, ...],
+    csv: CsvOptions,
+    sound: SoundOptions,
+    ignore_index: int | None,
 ) -> Table:
     del changed
     if path.is_dir():

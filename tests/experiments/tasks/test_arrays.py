@@ -1,7 +1,6 @@
 """A user's own arrays and folders, right and wrong."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -255,7 +254,7 @@ def test_arrays_that_break_a_rule(tmp_path, columns, words):
     [
         ({}, "two or more folders.*got nothing"),
         ({"a/1.csv": "1"}, "two or more folders.*got 1 folder"),
-        ({"a/1.csv": "1", "b/1.wav": "1"}, "1 file of .csv and 1 file of .wav"),
+        ({"a/1.csv": "1", "b/1.wav": "1"}, "1 .csv file and 1 .wav file"),
         ({"a/1.csv": "1.5", "b/1.csv": "1.5,2"}, "same number of columns; got 1 in .*but 2 in"),
         ({"a/1.csv": "1", "b/1.csv": "x\n"}, "1.csv holds no row"),
         (
@@ -277,19 +276,19 @@ def test_sounds_of_several_rates(tmp_path):
     for name, rate in {"a": 8_000, "b": 16_000}.items():
         (tmp_path / name).mkdir()
         write_wav(tmp_path / name / "1.wav", np.zeros(3), rate=rate)
-    with pytest.raises(UsageError, match=r"samples a second; got 8000 in .*, but 16000 in .*b/1"):
+    with pytest.raises(UsageError, match=r"sampling rate; got 8000 in .*, but 16000 in .*b/1"):
         Arrays(ArraysOptions(file=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["a/1.csv", "b/1.csv", "c/1.txt", "c/2.TXT"], r"/c must hold .csv.*got 2 files of .txt"),
+        (["a/1.csv", "b/1.csv", "c/1.txt", "c/2.TXT"], r"/c must hold .csv.*got 2 .txt files"),
         (["a/1.csv", "b/1.csv", "c/"], "/c must hold .csv files or sounds.*got nothing"),
         (["a/1.csv", "b/1.csv", "c/d/1.csv"], "/c must hold .csv files or sounds.*got 1 folder"),
-        (["a/1.csv", "b/1.csv", "3.csv"], "3.csv is beside the folders of the classes"),
-        (["a/1.csv", "2.csv"], "two or more folders.*got 1 file of .csv and 1 folder"),
-        (["a/1.csv", "b/1.flac"], "got 1 file of .csv and 1 file of .flac. Keep one kind"),
+        (["a/1.csv", "b/1.csv", "3.csv"], "3.csv is next to the class folders"),
+        (["a/1.csv", "2.csv"], "two or more folders.*got 1 .csv file and 1 folder"),
+        (["a/1.csv", "b/1.flac"], "got 1 .csv file and 1 .flac file. Keep one kind"),
     ],
 )
 def test_folders_with_files_that_would_be_left_out(tmp_path, files, words):
@@ -316,9 +315,7 @@ def test_what_systems_and_editors_leave_in_folders(tmp_path):
     assert count_classes(table) == "circle 2, shake 2"
     assert table.remarks == ("Read as: 1 column; decimal points; no header lines.",)
     make_files(tmp_path, ["README.md", "shake/notes.txt"])
-    (tmp_path / "shake").touch()
-    os.utime(tmp_path, ns=(1, 1))
-    said = f"Left out: 1 file of .md and 1 file of .txt, such as {tmp_path / 'README.md'}."
+    said = f"Left out: 1 .md file and 1 .txt file, such as {tmp_path / 'README.md'}."
     assert read_table(tmp_path).remarks[0] == said
 
 
@@ -329,7 +326,7 @@ def test_a_file_where_a_folder_belongs_and_a_folder_where_a_file_does(tmp_path):
     with pytest.raises(UsageError, match=r"c.parquet is no .npz file"):
         read_table(tmp_path / "c.parquet")
     task = Arrays(ArraysOptions(file=str(tmp_path)))
-    with pytest.raises(UsageError, match=r"/a is a folder, and one file is needed"):
+    with pytest.raises(UsageError, match=r"/a is a folder: name one file"):
         task.read_examples(tmp_path / "a")
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(UsageError, match=r"x.npy is one array.*np.savez\(FILE, x=x, y=y\)"):

@@ -139,10 +139,10 @@ def test_an_option_settles_what_is_refused_without(tmp_path, text, options, rows
         ("1_000,1\n2_000,2\n", "column 1 must hold numbers; got '1_000'"),
         ("1.5,2\n2.5,3,4\n3.5,5\n", "0.csv, line 2: each row must have 2 cells, as the"),
         ("a,b\n1,2\n3\n4,5\n", "0.csv, line 3: each row must have 2 cells"),
-        ("a,b\n0,5,1,5\n0,6,1,7\n", "has 2 names and rows of 4 cells"),
+        ("a,b\n0,5,1,5\n0,6,1,7\n", "has 2 column names but rows of 4 cells"),
         ('a,b\n1,2\n"3,4\n5,6\n', "0.csv, line 3: each quote must be closed in its line"),
         ("5%,1\n6,2\n7%,3\n", "0.csv, line 2, column 1: must be a percentage; got '6'"),
-        ("a,b,label\n1,2,walk\n3,4,run\n", "got 'walk'. Say which columns to read"),
+        ("a,b,label\n1,2,walk\n3,4,run\n", "got 'walk'. Choose the columns to read"),
         ("t\n2024-01-01\n2024-01-02\n", "holds no row of numbers"),
         ("PK\0\0", "is not text (save it as CSV in UTF-8)"),
     ],
@@ -154,9 +154,9 @@ def test_tables_that_are_refused(tmp_path, text, words):
 def test_what_was_guessed_is_said(tmp_path):
     text = ",t,v,w,\n0,2024-01-01,0.5,5%,\n1,2024-01-02,0.7,6%,\n"
     assert read(tmp_path, text).remarks == (
-        "Read as: 2 columns (v, w); commas between cells; decimal points; 1 header line; 5% is "
-        "0.05; column 1 left out (row numbers or names); column 2 (`t`) left out (time stamps; "
-        "`dt` can be given in a .npz file); column 5 left out (empty).",
+        "Read as: 2 columns (v, w), separated by commas; decimal points; 1 header line; 5% means "
+        "0.05; column 1 skipped (row numbers or names); column 2 (`t`) skipped (time stamps; `dt` "
+        "can be given in a .npz file); column 5 skipped (empty).",
     )
     assert read(tmp_path, text).options.columns == ("v", "w")
 
@@ -198,6 +198,14 @@ def test_files_that_differ(tmp_path, first, second, words):
 def test_impossible_options(options, words):
     with pytest.raises(ValueError, match=words):
         CsvOptions(**options)
+
+
+def test_long_lines_and_long_headers(tmp_path):
+    row = ",".join(str(i + 0.5) for i in range(9_000))
+    assert read(tmp_path, f"{row}\n{row}\n").arrays[0].shape == (2, 9_000)
+    titled = "".join("Title\n" for _ in range(60)) + "1.5,2\n2.5,3\n"
+    assert "after a long header, set --data.csv_header" in refused(tmp_path, titled)
+    assert read(tmp_path, titled, header=60).arrays[0].tolist() == [[1.5, 2], [2.5, 3]]
 
 
 def test_columns_that_do_not_exist(tmp_path):

@@ -137,7 +137,9 @@ def test_other_rates_are_resampled(tmp_path):
     write_wav(tmp_path / "a.wav", tone(8_000), rate=8_000)
     write_wav(tmp_path / "b.wav", tone(11_025), rate=11_025)
     paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
-    with pytest.raises(UsageError, match=r"got 8000 in .*a.wav, but 11025 in .*--data.sample_rate"):
+    with pytest.raises(
+        UsageError, match=r"sampling rate; got 8000 in .*a.wav, but 11025 in .*--data.sample_rate"
+    ):
         read_sounds(paths, PLAIN)
     (a, b), rate = read_sounds(paths, SoundOptions(sample_rate=8_000))
     assert rate == 8_000
