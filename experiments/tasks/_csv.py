@@ -11,8 +11,9 @@ import numpy as np
 
 from experiments.errors import UsageError, blaming_file, shorten
 from experiments.tasks._checks import clean_values
-from experiments.tasks._csv_columns import Columns, choose_columns, describe, read_numbers
+from experiments.tasks._csv_columns import Columns, choose_columns, describe
 from experiments.tasks._csv_guess import Layout, Sample, guess
+from experiments.tasks._csv_numbers import read_numbers
 from experiments.tasks._csv_options import CsvOptions
 from experiments.tasks._readers import check_is_file
 

@@ -1,30 +1,15 @@
 """Which columns of CSV files are features, and their numbers."""
 
-import io
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from experiments.errors import UsageError, shorten
-from experiments.tasks._csv_cells import (
-    BOOLEAN,
-    MINUS,
-    MISSING,
-    NUMBER,
-    PERCENT,
-    Kind,
-    cell_kind,
-    is_count,
-)
+from experiments.tasks._csv_cells import Kind, cell_kind, is_count
 from experiments.tasks._csv_guess import NAMES, Layout
 from experiments.tasks._csv_options import CsvOptions
 
-BLOCK = 2**24
-"""Bytes that hold the longest row."""
 PLURALS = {".": "decimal points", ",": "decimal commas"}
 WHY = {
     "count": "row numbers or names",
@@ -161,7 +146,7 @@ def _find_dropped(path: Path, layouts: Sequence[Layout], columns: Columns) -> di
 
 def describe(options: CsvOptions, columns: Columns) -> str:
     """How files were read, in one line."""
-    delimiter, decimal, n = _resolved(options)
+    delimiter, decimal, n = options.resolved
     delimiter = NAMES.get(delimiter, repr(delimiter))
     said = [f"{len(columns.kept)} column{'s' if len(columns.kept) > 1 else ''}"]
     if columns.features:
@@ -174,107 +159,3 @@ def describe(options: CsvOptions, columns: Columns) -> str:
     for i, why in sorted(columns.dropped.items()):
         said.append(f"{columns.label(i)} skipped ({WHY[why]})")
     return f"Read as: {'; '.join(said)}."
-
-
-def read_numbers(
-    path: Path,
-    body: str,
-    options: CsvOptions,
-    columns: Columns,
-    find_line: Callable[[int], int],
-) -> np.ndarray:
-    """The numbers in rows of cells.
-
-    Args:
-        path: the file, for messages.
-        body: rows, without a header, blank lines and comments.
-        options: delimiter and decimal sign.
-        columns: which cells to read.
-        find_line: the line of the file that holds a row.
-
-    Returns:
-        float64, shape ``(L, d)``.
-
-    Raises:
-        UsageError: if a cell is missing or no number; names its line and column.
-    """
-    from pyarrow import csv, string  # slow to import
-
-    delimiter, decimal, _ = _resolved(options)
-    if delimiter == " ":
-        body = re.sub(r"(?m)^ +| +$|(?<= ) +", "", body)
-    ragged: list[tuple[int, int]] = []
-
-    def note(row: Any) -> str:
-        ragged.append((row.number, row.actual_columns))
-        return "skip"
-
-    names = [str(i) for i in range(columns.width)]
-    data = body.encode()
-    table = csv.read_csv(
-        io.BytesIO(data),
-        csv.ReadOptions(
-            use_threads=False, column_names=names, block_size=min(BLOCK, len(data) + 1)
-        ),
-        csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
-        csv.ConvertOptions(
-            include_columns=[str(i) for i in columns.kept],
-            column_types=dict.fromkeys(names, string()),
-            strings_can_be_null=False,
-        ),
-    )
-    if ragged:
-        number, n = ragged[0]
-        raise UsageError(
-            f"{path}, line {find_line(number - 1)}: each row must have {columns.width} cells, as "
-            f"the other rows have; got {n}."
-        )
-    x = np.empty((table.num_rows, len(columns.kept)))
-    for j, (i, kind) in enumerate(zip(columns.kept, columns.kinds, strict=True)):
-        bad = _convert(table.column(j), kind, decimal, x[:, j])
-        if bad is not None:
-            where = f"{path}, line {find_line(bad)}, {columns.label(i)}"
-            raise UsageError(f"{where}: {_complain(table.column(j)[bad].as_py(), kind, bad)}")
-    return x
-
-
-def _convert(cells: Any, kind: Kind, decimal: str, out: np.ndarray) -> int | None:
-    """Writes the numbers of a column; returns the row of a cell that is no finite number."""
-    import pyarrow.compute
-
-    compute: Any = pyarrow.compute  # makes its functions when it is imported
-    cells = compute.utf8_trim(cells, ' \t\xa0"')
-    cells = compute.replace_substring(cells, MINUS, "-")
-    forms = {"boolean": BOOLEAN, "percent": f"(?:{NUMBER[decimal]}){PERCENT}"}
-    fits = compute.match_substring_regex(cells, f"^(?:{forms.get(kind, NUMBER[decimal])})$")
-    bad = compute.index(fits, False).as_py()
-    if bad >= 0:
-        return bad
-    if kind == "boolean":
-        out[:] = compute.equal(compute.utf8_lower(cells), "true").to_numpy()
-        return None
-    cells = compute.replace_substring(cells, "," if decimal == "." else ".", "")
-    cells = compute.replace_substring(cells, decimal, ".")
-    cells = compute.utf8_rtrim(cells, " %")
-    out[:] = compute.cast(cells, pyarrow.float64()).to_numpy()
-    out /= 100 if kind == "percent" else 1
-    with np.errstate(over="ignore"):
-        wide = ~np.isfinite(out.astype(np.float32))
-    return int(wide.argmax()) if wide.any() else None
-
-
-def _complain(cell: str, kind: Kind, row: int) -> str:
-    got = shorten(cell, 40)
-    if cell.strip(' "').lower() in MISSING:
-        said = f"the value is missing (got {got!r}): fill it in, or delete the row"
-    else:
-        noun = {"boolean": "True or False", "percent": "a percentage"}.get(kind, "a finite number")
-        said = f"must be {noun}; got {got!r}"
-    return said + ("; or set --data.csv_header if this is a header." if row == 0 else ".")
-
-
-def _resolved(options: CsvOptions) -> tuple[str, str, int]:
-    delimiter, decimal, header = options.delimiter, options.decimal, options.header
-    assert delimiter is not None, "it was guessed"
-    assert decimal is not None, "it was guessed"
-    return delimiter, decimal, header or 0

@@ -108,7 +108,8 @@ def guess(
 
 def _lay_out(sample: Sample, delimiter: str, decimal: str, header: int | None) -> Layout:
     rows = split_cells(sample.lines, delimiter)
-    last = rows[-max(1, len(rows) // 3) :]
+    known = rows[header or 0 :] or rows
+    last = known[-max(1, len(known) // 3) :]
     width = Counter(map(len, last)).most_common(1)[0][0]
     kinds = _column_kinds([row for row in last if len(row) == width], decimal)
     if header is None:

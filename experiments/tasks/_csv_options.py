@@ -30,3 +30,10 @@ class CsvOptions:
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"CsvOptions: `decimal` must be '.' or ','; got {self.decimal!r}.")
         check_not_negative(self, header=self.header or 0)
+
+    @property
+    def resolved(self) -> tuple[str, str, int]:
+        """Delimiter, decimal sign and header, of options with nothing left to guess."""
+        assert self.delimiter is not None, "it was guessed"
+        assert self.decimal is not None, "it was guessed"
+        return self.delimiter, self.decimal, self.header or 0

@@ -144,6 +144,7 @@ def test_an_option_settles_what_is_refused_without(tmp_path, text, options, rows
         ("5%,1\n6,2\n7%,3\n", "0.csv, line 2, column 1: must be a percentage; got '6'"),
         ("a,b,label\n1,2,walk\n3,4,run\n", "got 'walk'. Choose the columns to read"),
         ("t\n2024-01-01\n2024-01-02\n", "holds no row of numbers"),
+        ("1.5,2,\n" * 50 + "1.5,2,3\n", "0.csv, line 51, column 3: must be empty, as in the first"),
         ("PK\0\0", "is not text (save it as CSV in UTF-8)"),
     ],
 )  # fmt: skip
