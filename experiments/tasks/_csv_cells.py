@@ -22,7 +22,24 @@ _CLOCK = r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?i:[AP]M))?"
 _DATE = r"(?:[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}|[0-9]{1,2}[- ][A-Za-z]{3}[- ][0-9]{2,4})"
 TIME = re.compile(rf"(?:{_DATE}(?:[T ]+{_CLOCK} ?(?:Z|UTC|[+-][0-9]{{2}}:?[0-9]{{2}})?)?|{_CLOCK})")
 MISSING = {
-    *("", "na", "n/a", "<na>", "nan", "null", "none", "nil", "-", "--", "?", "."),
+    *(
+        "",
+        "na",
+        "n/a",
+        "<na>",
+        "nan",
+        "null",
+        "none",
+        "nil",
+        "n.a.",
+        "nd",
+        "n/d",
+        "missing",
+        "-",
+        "--",
+        "?",
+        ".",
+    ),
     *("#n/a", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!"),
 }
 _NUMBERS = {sign: re.compile(f"{number}|{INFINITY}") for sign, number in NUMBER.items()}

@@ -18,7 +18,6 @@ CANDIDATES = (
 SINGLE = ((",", "."), (";", ","))
 """Where each line is one number."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
-_LIKE_NUMBER = re.compile(r"[+-]?[.,]?[0-9]")
 
 
 class Sample(NamedTuple):
@@ -113,9 +112,7 @@ def _lay_out(sample: Sample, delimiter: str, decimal: str, header: int | None) -
     width = Counter(map(len, last)).most_common(1)[0][0]
     kinds = _column_kinds([row for row in last if len(row) == width], decimal)
     if header is None:
-        header = 0
-        while header < len(rows) - 1 and _is_header(rows, header, kinds, decimal):
-            header += 1
+        header = _count_header(rows, kinds, decimal)
     body, head = rows[header:], rows[:header]
     kinds = _column_kinds([row for row in body if len(row) == width], decimal) or kinds
     cost = sum(len(row) != width for row in body)
@@ -124,7 +121,7 @@ def _lay_out(sample: Sample, delimiter: str, decimal: str, header: int | None) -
     names = _find_names(sample, head, body, delimiter, width)
     cost += 1 if head and names is None else 0
     if width == 1 and decimal == "," and any("," in cell for row in head for cell in row):
-        cost += len(body)  # names of several columns
+        cost += 10 * len(rows)  # names of several columns
     return Layout(header, width, names, kinds, body, cost)
 
 
@@ -138,19 +135,25 @@ def _column_kinds(rows: Sequence[Sequence[str]], decimal: str) -> tuple[Kind, ..
     return tuple(kinds)
 
 
-def _is_header(rows: Sequence[Sequence[str]], at: int, kinds: Sequence[Kind], decimal: str) -> bool:
-    """Whether a row names what the rows below it hold, and is no row of numbers with a typo."""
-    row, n = rows[at], len(kinds)
-    texts = [i for i, cell in enumerate(row) if cell_kind(cell, decimal) == "text"]
-    has_number = any(cell_kind(cell, decimal) == "number" for cell in row)
-    names = [i for i in texts if not (has_number and _LIKE_NUMBER.match(row[i]))]
-    if not has_number:
-        names = [i for i in names if cell_kind(row[i], "," if decimal == "." else ".") == "text"]
-    if any(i >= n or kinds[i] != "text" for i in names):
-        return True
-    below = [other[0] for other in rows[at + 1 :] if other]
-    is_named = row[0] == "" and len(row) == n and all(row[1:]) and kinds[0] == "number"
-    return is_named and is_count(below) and below[0] in ("0", "1")
+def _count_header(rows: Sequence[Sequence[str]], kinds: Sequence[Kind], decimal: str) -> int:
+    """How many rows come before the numbers, the last of which has names only.
+
+    A row with a word among numbers may hold a typo; it is part of a header if names follow.
+    """
+    n = len(kinds)
+    header = 0
+    for at, row in enumerate(rows[:-1]):
+        below = [other[0] for other in rows[at + 1 :] if other]
+        unnamed = row[0] == "" and len(row) == n and all(row[1:]) and kinds[0] == "number"
+        texts = [i for i, cell in enumerate(row) if cell_kind(cell, decimal) == "text"]
+        if unnamed and is_count(below) and below[0] in ("0", "1"):
+            return at + 1
+        if not any(i >= n or kinds[i] != "text" for i in texts):
+            break
+        numbers = [cell for cell in row if "number" in map(cell_kind, (cell, cell), ".,")]
+        if not numbers or (len(numbers) > 1 and is_count(numbers) and numbers[0] in ("0", "1")):
+            header = at + 1
+    return header
 
 
 def _find_names(

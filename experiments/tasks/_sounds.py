@@ -93,12 +93,12 @@ def _decode(path: Path, subtype: str | None) -> Sound:
                         "`ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."
                     )
                 samples = _read_blocks(path, file, as_stored=subtype is not None)
-                rate, frames = file.samplerate, file.frames
+                rate, n = file.samplerate, file.frames if file.format == "FLAC" else 0
         except soundfile.LibsndfileError as error:
             raise ValueError(error.error_string) from None
-    if promised > held or (path.suffix.lower() == ".flac" and len(samples) < frames):
+    if promised > held or len(samples) < n:
         raise UsageError(
-            f"{path} is cut off: its header promises {promised or frames:,} "
+            f"{path} is cut off: its header promises {promised or n:,} "
             f"{'bytes of samples' if promised else 'samples'}, and it holds "
             "fewer. Copy it again, or write it with a right header, for example with "
             "`ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."

@@ -44,8 +44,7 @@ def refused(folder: Path, *files: str | bytes, **options) -> str:
         ("a\tb\n1\t10\n2\t20\n3\t30\n".encode("utf-16"), TABLE, ("a", "b")),
         ("Größe;µV\n1;10\n2;20\n3;30\n".encode("latin-1"), TABLE, ("Größe", "µV")),
         ("\u22121,10\n2,20\n3,5\n", [[-1, 10], [2, 20], [3, 5]], None),
-        ("1e3,b\n1,10\n2,20\n3,30\n", TABLE, ("1e3", "b")),
-        ("inf,b\n1,10\n2,20\n3,30\n", TABLE, ("inf", "b")),
+        ("t,0,1\n1,10,5\n2,20,6\n", [[1, 10, 5], [2, 20, 6]], ("t", "0", "1")),
         ('"1","10"\n"2","20"\n"3","30"\n', TABLE, None),
         ('"a","b, c"\n1,10\n2,20\n3,30\n', TABLE, ("a", "b, c")),
         ("0.5;1.5\n0.6;1.6\n", HALVES, None),
@@ -68,6 +67,7 @@ def refused(folder: Path, *files: str | bytes, **options) -> str:
         ("My measurement\n0.5,1.5\n0.6,1.6\n", HALVES, None),
         (",a,b\n0,1,10\n1,2,20\n2,3,30\n", TABLE, ("a", "b")),
         (",a,b\n70,1,10\n71,2,20\n72,3,30\n", TABLE, ("a", "b")),
+        (",0\n0,1.5\n1,2.5\n", [[1.5], [2.5]], ("0",)),
         (",0,1\n0,1,10\n1,2,20\n2,3,30\n", TABLE, ("0", "1")),
         ('"","a","b"\n"1",1,10\n"2",2,20\n"3",3,30\n', TABLE, ("a", "b")),
         ('"a" "b"\n"1" 1 10\n"2" 2 20\n"3" 3 30\n', TABLE, ("a", "b")),
@@ -114,6 +114,9 @@ def test_tables_with_one_meaning(tmp_path, text, rows, features):
         ("a,b,label\n1,2,walk\n3,4,run\n", {"columns": ("b", "a")}, [[2, 1], [4, 3]]),
         ("1|10\n2|20\n3|30\n", {"delimiter": "|"}, TABLE),
         ("nan\n1\n2\n", {"header": 1}, [[1], [2]]),
+        ("1e3,b\n1,10\n2,20\n3,30\n", {"header": 1}, TABLE),
+        ("inf,b\n1,10\n2,20\n3,30\n", {"header": 1}, TABLE),
+        ("OL,5\n1,10\n2,20\n3,30\n", {"header": 1}, TABLE),
     ],
 )
 def test_an_option_settles_what_is_refused_without(tmp_path, text, options, rows):
