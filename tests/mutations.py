@@ -138,7 +138,7 @@ def check_read(read: Callable[[], Any], *, names: str, size: int) -> Exception |
     except (ValueError, FileNotFoundError, RuntimeError) as raised:
         error = raised
         kind, text = type(raised).__name__, str(raised)
-        assert kind in ("UsageError", "_Broken", "RunError", "ValueError"), f"{kind}: {text}"
+        assert kind in ("UsageError", "BrokenRule", "RunError", "ValueError"), f"{kind}: {text}"
         assert "\n" not in text, text
         assert re.search(names, text), text
         assert len(text) < 1000, text

@@ -50,6 +50,7 @@ def test_import_is_light():
     code = (
         "import sys, jax, s5jax\n"
         "heavy = {'tensorflow', 'torch', 'matplotlib', 'grain', 'numba', 'tensorflow_datasets'}\n"
+        "heavy |= {'pyarrow', 'soundfile'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert not jax._src.xla_bridge._backends, 'a device was initialised'\n"
         "assert not jax.config.jax_enable_x64\n"

@@ -26,7 +26,7 @@ def check_inputs(path: Path, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]
     remarks: tuple[str, ...] = ()
     if x.ndim == 2 and x.dtype.kind in "bf":
         x = x[..., None]
-        remarks = (f"`x` holds {x.dtype} of shape (N, L): read as one feature a step.",)
+        remarks = (f"`x` holds {x.dtype} of shape (N, L): read as one feature per step.",)
     is_token = x.ndim == 2 and x.dtype.kind in "iu"
     if not (is_token or (x.ndim == 3 and x.dtype.kind in NUMBERS)) or x.size == 0:
         rule = (
@@ -77,6 +77,8 @@ def check_targets(
         BrokenRule: if it is neither.
     """
     is_label = y.dtype.kind in "biu"
+    if is_label and y.ndim == 2 and y.shape[1] == 1 != valid.shape[1]:
+        y = y[:, 0]
     per_step = y.ndim == (2 if is_label else 3) and y.shape[:2] == valid.shape
     per_sequence = y.ndim == 1 or (y.ndim == 2 and not is_label)
     if not (per_step or per_sequence) or y.dtype.kind not in NUMBERS or y.size == 0:
@@ -89,7 +91,7 @@ def check_targets(
     if is_label:
         return _check_labels(path, y, valid, ignore_index if per_step else None), ()
     y = clean_values(path, "y", y, valid)
-    remarks = ("`y` holds whole numbers as floats: read as values. Classes are integers.",)
+    remarks = ("`y` holds whole numbers as floats: read as values (classes must be integers).",)
     return y.reshape(len(y), 1) if y.ndim == 1 else y, remarks if _like_classes(y[valid]) else ()
 
 

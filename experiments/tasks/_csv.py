@@ -1,43 +1,31 @@
 """CSV files: one row a step, one column a feature."""
 
-import dataclasses
+import codecs
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.errors import UsageError, blaming_file, check_not_negative
+from experiments.errors import UsageError, blaming_file, shorten
 from experiments.tasks._checks import clean_values
+from experiments.tasks._csv_columns import Columns, choose_columns, describe
+from experiments.tasks._csv_guess import Layout, Sample, guess
+from experiments.tasks._csv_numbers import read_numbers
+from experiments.tasks._csv_options import CsvOptions
 from experiments.tasks._readers import check_is_file
 
-DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CsvOptions:
-    """How CSV files are read; what is not given is guessed, for all files together."""
-
-    delimiter: str | None = None
-    """Between cells: a character, or "tab" or "space"."""
-    decimal: str | None = None
-    """The decimal sign, "." or ","."""
-    header: int | None = None
-    """How many lines come before the first row of numbers, without blank lines and comments."""
-    columns: tuple[str, ...] = ()
-    """Which columns are features, by name or by number from 1; by default all that are numbers."""
-
-    def __post_init__(self) -> None:
-        delimiter = DELIMITERS.get(self.delimiter or "", self.delimiter)
-        object.__setattr__(self, "delimiter", delimiter)
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-            raise ValueError(
-                f"CsvOptions: `delimiter` must be one character, tab or space; got {delimiter!r}."
-            )
-        if self.decimal not in (None, ".", ","):
-            raise ValueError(f"CsvOptions: `decimal` must be '.' or ','; got {self.decimal!r}.")
-        check_not_negative(self, header=self.header or 0)
+HEAD, LINES = 2**15, 40
+"""Bytes, or more for eight lines, and lines that decide how a file is read."""
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+EMPTY = ",;\t \n"
+COMMENT = r"#(?![0-9]|(?:N/A|DIV/0!|VALUE!|REF!|NUM!|NAME\?|NULL!))"
+_SKIPPED = re.compile(rf"^[ \t]*(?:{COMMENT}(.*))?$", re.M)
+_CONTENT = re.compile(rf"^(?![ \t]*(?:{COMMENT}|$)).*$", re.M)
+_UNCLOSED = re.compile(r'^[^"\n]*"(?:[^"\n]*"[^"\n]*")*[^"\n]*$', re.M)
+_DECLARED = re.compile(r'"?sep=(.)"?', re.I)
 
 
 class CsvTables(NamedTuple):
@@ -67,33 +55,125 @@ def read_csvs(paths: Sequence[Path], options: CsvOptions) -> CsvTables:
         UsageError: if a file is not such a table, the files differ, or it is not clear what they
             mean; says which option settles that.
     """
-    arrays = [_read_csv(path) for path in paths]
-    for path, x in zip(paths, arrays, strict=True):
-        if x.shape[1] != arrays[0].shape[1]:
-            raise UsageError(
-                f"All files must have the same number of columns; got {arrays[0].shape[1]} in "
-                f"{paths[0]}, but {x.shape[1]} in {path}."
-            )
-    return CsvTables(arrays, None, options, ())
+    samples = [_read_sample(path, options.header or 0) for path in paths]
+    delimiter, decimal, layouts = guess(
+        samples, delimiter=options.delimiter, decimal=options.decimal, header=options.header
+    )
+    for sample, layout in zip(samples, layouts, strict=True):
+        _check_alike(samples[0], layouts[0], sample, layout)
+    columns = choose_columns(paths, layouts, decimal, options.columns)
+    resolved = CsvOptions(
+        delimiter=delimiter,
+        decimal=decimal,
+        header=layouts[0].header,
+        columns=columns.chosen if columns.dropped or options.columns else (),
+    )
+    arrays = [_read_csv(path, resolved, columns) for path in paths]
+    return CsvTables(arrays, columns.features, resolved, (describe(resolved, columns),))
 
 
-def _read_csv(path: Path) -> np.ndarray:
+def _read_sample(path: Path, header: int) -> Sample:
     check_is_file(path)
-    with blaming_file(path, "table of numbers"), path.open(encoding="utf-8") as file:
-        first = file.readline()
-        rows = filter(str.strip, itertools.chain([first] if _is_number(first) else [], file))
-        row = next(rows, None)
-        if row is None:
+    with blaming_file(path, "table of numbers"):
+        with path.open("rb") as file:
+            parts, n = [], 0
+            while n < header + 8 and (part := file.read(HEAD)):
+                parts.append(part)
+                n += max(part.count(b"\n"), part.count(b"\r"))
+            whole, head = not file.read(1), b"".join(parts)
+        text = _decode(head, whole=whole)
+        text = text if whole else text[: text.rfind("\n") + 1] or text
+        if unclosed := _UNCLOSED.search(text):
+            raise UsageError(
+                f"{path}, line {_line_at(text, unclosed)}: each quote must be closed in its line."
+            )
+        matches = list(itertools.islice(_CONTENT.finditer(text), header + LINES))
+        lines = [match.group() for match in matches]
+        declared = _DECLARED.fullmatch(lines[0].strip(" ")) if lines else None
+        if not lines[bool(declared) :]:
             raise UsageError(f"{path} holds no row of numbers.")
-        lines = itertools.chain([row], rows)
-        x = np.loadtxt(lines, np.float64, comments=None, delimiter=",", ndmin=2)
+        skipped = _SKIPPED.finditer(text, 0, matches[0].start())
+        comments = [match.group(1).strip() for match in skipped if match.group(1)]
+        return Sample(
+            path,
+            lines[bool(declared) :],
+            comments[-1] if comments else None,
+            declared.group(1) if declared else None,
+        )
+
+
+def _decode(data: bytes, *, whole: bool = True) -> str:
+    """Text in UTF-8, in UTF-16 with a mark, or in Latin-1; lines end in one way."""
+    name = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = codecs.getincrementaldecoder(name)().decode(data, final=whole)
+    except UnicodeDecodeError:
+        if name != "utf-8":
+            raise
+        text = data.decode("latin-1")
+    if "\0" in text:
+        raise ValueError("it is not text (save it as CSV in UTF-8)")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _check_alike(first_sample: Sample, expected: Layout, sample: Sample, layout: Layout) -> None:
+    first, path = first_sample.path, sample.path
+    if not {"number", "percent", "boolean", "missing"} & set(layout.kinds):
+        raise UsageError(
+            f"{path} holds no row of numbers; got {shorten(sample.lines[-1], 40)!r}. If its cells "
+            "are separated by another character than , ; tab or space, set --data.csv_delimiter; "
+            "after a long header, set --data.csv_header."
+        )
+    if layout.width != expected.width:
+        raise UsageError(
+            f"All files must have the same number of columns; got {expected.width} in {first}, but "
+            f"{layout.width} in {path}."
+        )
+    if layout.header != expected.header:
+        raise UsageError(
+            "All files must have the same number of lines before the first row of numbers; got "
+            f"{expected.header} in {first}, but {layout.header} in {path}: correct one of them, or "
+            "set --data.csv_header=N."
+        )
+    if layout.names != expected.names:
+        raise UsageError(
+            "All files must have the same names of columns in the same order; got "
+            f"{_join(expected.names)} in {first}, but {_join(layout.names)} in {path}."
+        )
+
+
+def _join(names: tuple[str, ...] | None) -> str:
+    return ", ".join(names) if names else "none"
+
+
+def _read_csv(path: Path, options: CsvOptions, columns: Columns) -> np.ndarray:
+    with blaming_file(path, "table of numbers"):
+        text = _decode(path.read_bytes())
+        start = _find_rows(path, text, options.header or 0)
+        end = text.find("\n", len(text.rstrip(EMPTY)))  # spreadsheets add rows without a cell
+        body = text[start : end if end > 0 else None]
+        if not body:
+            raise UsageError(f"{path} holds no row of numbers.")
+        if _SKIPPED.search(body):
+            body = "\n".join(match.group() for match in _CONTENT.finditer(body))
+
+        def find_line(row: int) -> int:
+            match = next(itertools.islice(_CONTENT.finditer(text, start), row, None))
+            return _line_at(text, match)
+
+        x = read_numbers(path, body, options, columns, find_line)
         return clean_values(path, "x", x, np.ones(len(x), bool))
 
 
-def _is_number(line: str) -> bool:
-    """Whether a line begins with a number."""
-    try:
-        float(line.split(",")[0])
-    except ValueError:
-        return False
-    return True
+def _find_rows(path: Path, text: str, header: int) -> int:
+    """Where the first row after the header begins."""
+    for i, match in enumerate(_CONTENT.finditer(text)):
+        header += i == 0 and _DECLARED.fullmatch(match.group().strip(" ")) is not None
+        if i == header:
+            return match.start()
+    raise UsageError(f"{path} holds no row of numbers.")
+
+
+def _line_at(text: str, match: re.Match[str]) -> int:
+    """The number of the line where a match begins."""
+    return text.count("\n", 0, match.start()) + 1

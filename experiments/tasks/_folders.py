@@ -37,13 +37,13 @@ def list_classes(path: Path) -> tuple[list[Path], tuple[str, ...]]:
     if len(folders) < 2:
         raise UsageError(
             f"{path} must hold two or more folders, one a class, of CSV files or of sounds; got "
-            f"{len(folders)} with {len(files)} such files, and {len(loose)} files beside."
+            f"{_describe(entries)}."
         )
     for folder, inside in contents.items():
         if not any(map(_is_example, inside)):
             raise UsageError(
                 f"{folder} must hold .csv files or sounds, as each folder is a class; got "
-                f"{_describe(inside)}. Convert the files, or move the folder away."
+                f"{_describe(inside)}. Convert the files, or remove the folder."
             )
     kinds = {file.suffix.lower() for file in files}
     if ".csv" in kinds and len(kinds) > 1:
@@ -52,8 +52,7 @@ def list_classes(path: Path) -> tuple[list[Path], tuple[str, ...]]:
         )
     if misplaced := [file for file in loose if _is_example(file)]:
         raise UsageError(
-            f"{misplaced[0]} is beside the folders of the classes: move it into one of them, or "
-            "away."
+            f"{misplaced[0]} is next to the class folders: move it into one of them, or remove it."
         )
     left = [*loose, *(f for inside in contents.values() for f in inside if not _is_example(f))]
     return files, (f"Left out: {_describe(left)}, such as {left[0]}.",) if left else ()
@@ -70,12 +69,7 @@ def _is_example(path: Path) -> bool:
 
 
 def _describe(paths: Iterable[Path]) -> str:
-    """``"3 files of .txt and 1 folder"``."""
-    kinds = Counter("folder" if p.is_dir() else p.suffix.lower() for p in paths)
-    said = []
-    for kind, n in sorted(kinds.items()):
-        noun = "folder" if kind == "folder" else "file"
-        said.append(f"{n} {noun}{'' if n == 1 else 's'}")
-        if noun == "file":
-            said[-1] += f" of {kind}" if kind else " without a suffix"
+    """``"3 .txt files and 1 folder"``."""
+    kinds = Counter("folder" if p.is_dir() else f"{p.suffix.lower()} file".strip() for p in paths)
+    said = [f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(kinds.items())]
     return " and ".join(said) or "nothing"

@@ -13,10 +13,15 @@ from PIL import Image, UnidentifiedImageError
 
 from experiments.errors import UsageError, blaming_file, check_expansion
 
-KIND_NPZ = (
-    ".npz file of arrays of numbers, as np.savez(FILE, x=..., y=...) writes (arrays of Python "
-    "objects are not read)"
-)
+KIND_NPZ = ".npz file of arrays of numbers, as np.savez(FILE, x=..., y=...) writes"
+INSTEAD = {
+    "O": "Python objects are not read, as they can run programs: make an array of numbers, with "
+    "sequences padded to one length",
+    "U": "number the names, as in names, y = np.unique(y, return_inverse=True)",
+    "S": "number the names, as in names, y = np.unique(y, return_inverse=True)",
+    "M": "write times as numbers, as in x.astype('datetime64[s]').astype(float)",
+}
+"""What to write for arrays that do not hold numbers, by the kind of their type."""
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -39,17 +44,35 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         UsageError: if it is not such a file, or holds anything but arrays of numbers.
     """
     check_is_file(path)
+    with path.open("rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+            raise UsageError(
+                f"{path} is one array, as np.save writes it, and arrays with names are needed: "
+                "write them with np.savez(FILE, x=x, y=y)."
+            )
     with blaming_file(path, KIND_NPZ), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         check_expansion(path, path.stat().st_size, sum(member.file_size for member in members))
-        return {m.filename.removesuffix(".npy"): _read_member(archive, m) for m in members}
+        return {m.filename.removesuffix(".npy"): _read_member(path, archive, m) for m in members}
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as file:
-        _read_header(file, member.file_size)
+        try:
+            _read_header(file, member.file_size)
+        except _NoNumbersError as error:
+            (dtype,) = error.args
+            advice = INSTEAD.get(dtype.kind, "write each number into a column of its own")
+            name = member.filename.removesuffix(".npy")
+            raise UsageError(
+                f"{path}: `{name}` must hold numbers; got the type {dtype}: {advice}."
+            ) from None
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False, max_header_size=MAX_HEADER)
+
+
+class _NoNumbersError(ValueError):
+    """An array has another type than numbers, the argument."""
 
 
 def _read_header(file: IO[bytes], size: int) -> dict[str, Any]:
@@ -61,7 +84,7 @@ def _read_header(file: IO[bytes], size: int) -> dict[str, Any]:
     shape, by_columns, dtype = read_header(head, max_header_size=MAX_HEADER)
     offset = head.tell()
     if dtype.kind not in "biufc":
-        raise ValueError(f"an array has the type {dtype}")
+        raise _NoNumbersError(dtype)
     if math.prod(shape) * dtype.itemsize != size - offset or 0 in shape[1:]:
         raise ValueError(f"an array of {dtype} has the shape {shape}, and {size - offset:,} bytes")
     return {"dtype": dtype, "shape": shape, "order": "CF"[by_columns], "offset": offset}
@@ -123,6 +146,6 @@ def read_image(path: Path, *, size: int, mode: str = "L") -> np.ndarray:
 def check_is_file(path: Path) -> None:
     """Raises a UsageError unless there is such a file."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, and one file is needed.")
+        raise UsageError(f"{path} is a folder: name one file.")
     if not path.is_file():
         raise UsageError(f"No file {path}.")

@@ -1,6 +1,7 @@
 """Sounds: WAV, FLAC, OGG and MP3 files, decoded by libsndfile."""
 
 import dataclasses
+import io
 import math
 import struct
 from collections.abc import Sequence
@@ -82,9 +83,9 @@ def read_wav(path: Path) -> Sound:
 def _decode(path: Path, subtype: str | None) -> Sound:
     check_is_file(path)
     with blaming_file(path, "sound (WAV, FLAC, OGG or MP3)"):
-        promised, held = _promised_bytes(path)
+        start, promised, held = _find_data(path)
         try:
-            with soundfile.SoundFile(path) as file:
+            with _open(path, start, promised) as file:
                 if subtype not in (None, file.subtype):
                     raise UsageError(
                         f"{path} has samples of the kind {file.subtype_info}, and 16-bit PCM is "
@@ -92,12 +93,12 @@ def _decode(path: Path, subtype: str | None) -> Sound:
                         "`ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."
                     )
                 samples = _read_blocks(path, file, as_stored=subtype is not None)
-                rate, frames = file.samplerate, file.frames
+                rate, n = file.samplerate, file.frames if file.format == "FLAC" else 0
         except soundfile.LibsndfileError as error:
             raise ValueError(error.error_string) from None
-    if promised > held or (path.suffix.lower() == ".flac" and len(samples) < frames):
+    if promised > held or len(samples) < n:
         raise UsageError(
-            f"{path} is cut off: its header promises {promised or frames:,} "
+            f"{path} is cut off: its header promises {promised or n:,} "
             f"{'bytes of samples' if promised else 'samples'}, and it holds "
             "fewer. Copy it again, or write it with a right header, for example with "
             "`ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`."
@@ -118,23 +119,35 @@ def _read_blocks(path: Path, file: soundfile.SoundFile, *, as_stored: bool) -> n
     return np.concatenate(blocks) if blocks else np.empty((0, file.channels), dtype)
 
 
-def _promised_bytes(path: Path) -> tuple[int, int]:
-    """Bytes of samples by the header of a RIFF file, and those it holds; zeros if unknown."""
+def _find_data(path: Path) -> tuple[int, int, int]:
+    """Where the samples of a RIFF file begin; how many bytes its header promises, and it holds."""
     with path.open("rb") as file:
         if file.read(4) not in (b"RIFF", b"RF64"):
-            return 0, 0
+            return 0, 0, 0
+        whole = int.from_bytes(file.read(4), "little")
         file.seek(12)
         end, long_size = path.stat().st_size, 0
         while len(head := file.read(8)) == 8:
             kind, size = struct.unpack("<4sI", head)
-            if kind == b"data":
-                promised = long_size or size
-                return (0, 0) if promised in STREAMED else (promised, end - file.tell())
             start = file.tell()
+            if kind == b"data":
+                size = long_size or size
+                is_streamed = size in STREAMED and (size or whole in STREAMED)
+                return start, end - start if is_streamed else size, end - start
             if kind == b"ds64" and len(sizes := file.read(16)) == 16:
                 long_size = struct.unpack("<8xQ", sizes)[0]
             file.seek(start + size + size % 2)
-    return 0, 0
+    return 0, 0, 0
+
+
+def _open(path: Path, start: int, promised: int) -> soundfile.SoundFile:
+    """Opens a sound; libsndfile takes a size of 0 literally, which programs write to a pipe."""
+    with path.open("rb") as file:
+        head = file.read(start)
+        if not promised or int.from_bytes(head[-4:], "little"):
+            return soundfile.SoundFile(path)
+        size = min(promised, 2**32 - 1).to_bytes(4, "little")
+        return soundfile.SoundFile(io.BytesIO(head[:-4] + size + file.read()))
 
 
 def _resample(path: Path, samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
@@ -174,7 +187,7 @@ def read_sounds(paths: Sequence[Path], options: SoundOptions) -> tuple[list[np.n
             )
         if first[1] != rate:
             raise UsageError(
-                f"All sounds must have the same number of samples a second; got {first[1]} in "
+                f"All sounds must have the same sampling rate; got {first[1]} in "
                 f"{paths[0]}, but {rate} in {path}: --data.sample_rate={min(first[1], rate)} "
                 "resamples them."
             )

@@ -83,13 +83,18 @@ def read_table(
         UsageError: if it is neither, or breaks a rule.
     """
     check_training_path(path)
-    changed = path.stat().st_mtime_ns
+    within = (path, *path.glob("*"), *path.glob("*/*")) if path.is_dir() else (path,)
+    changed = tuple(file.lstat().st_mtime_ns for file in within)
     return _read_table(path, changed, csv or CsvOptions(), sound or SoundOptions(), ignore_index)
 
 
 @functools.lru_cache(maxsize=2)
 def _read_table(
-    path: Path, changed: int, csv: CsvOptions, sound: SoundOptions, ignore_index: int | None
+    path: Path,
+    changed: tuple[int, ...],
+    csv: CsvOptions,
+    sound: SoundOptions,
+    ignore_index: int | None,
 ) -> Table:
     del changed
     if path.is_dir():
@@ -139,7 +144,11 @@ def read_arrays(path: Path, *, ignore_index: int | None = None) -> Table:
 
 
 def read_sequence(
-    path: Path, *, csv: CsvOptions | None = None, sound: SoundOptions | None = None
+    path: Path,
+    *,
+    csv: CsvOptions | None = None,
+    sound: SoundOptions | None = None,
+    features: tuple[str, ...] | None = None,
 ) -> Example:
     """Reads one example from a sound or a CSV file.
 
@@ -147,12 +156,18 @@ def read_sequence(
         path: the file.
         csv: how to read a CSV file; ``Table.csv`` of the training files, if there were any.
         sound: whether to resample a sound and to average its channels.
+        features: names that the columns must have, if the file names them.
 
     Raises:
-        UsageError: if the file cannot be read.
+        UsageError: if the file cannot be read, or has other columns.
     """
     if path.suffix.lower() == ".csv":
         tables = read_csvs([path], csv or CsvOptions())
+        if None not in (features, tables.features) and features != tables.features:
+            raise UsageError(
+                f"{path} must have the columns {', '.join(features or ())}, as in training; got "
+                f"{', '.join(tables.features or ())}."
+            )
         return Example(tables.arrays[0], None, tables.features, tables.remarks)
     samples, rate = read_sound(path, sound or SoundOptions())
     return Example(clean_values(path, "x", samples, np.ones(len(samples), bool)), rate)

@@ -289,28 +289,20 @@ class Arrays(Task):
     def read_examples(self, path: Path) -> dict[str, np.ndarray]:
         """A ``.npz`` file with ``x`` and, if need be, ``lengths`` and ``dt``; a WAV or CSV file."""
         if path.suffix.lower() in (".csv", *SUFFIXES):
-            x, rate, features, _ = read_sequence(
-                path, csv=self.options.csv, sound=self.options.sound
+            options, known = self.options, self.preprocessing
+            x, rate, *_ = read_sequence(
+                path, csv=options.csv, sound=options.sound, features=known.features
             )
-            self._check_origin(path, rate, features)
+            if None not in (rate, known.sample_rate) and rate != known.sample_rate:
+                raise UsageError(
+                    f"{path} must have {known.sample_rate} samples a second, as in training; got "
+                    f"{rate}."
+                )
             table = Table(x[None], None)
         else:
             table = read_arrays(path)
         self._check_examples(path, table.x)
         return {"x": self._prepare(table.x), **self._optional(table)}
-
-    def _check_origin(self, path: Path, rate: int | None, features: tuple[str, ...] | None) -> None:
-        expected = self.preprocessing.sample_rate
-        if None not in (rate, expected) and rate != expected:
-            raise UsageError(
-                f"{path} must have {expected} samples a second, as in training; got {rate}."
-            )
-        names = self.preprocessing.features
-        if None not in (features, names) and features != names:
-            raise UsageError(
-                f"{path} must have the columns {', '.join(names or ())}, as in training; got "
-                f"{', '.join(features or ())}."
-            )
 
     def _check_examples(self, path: Path, x: np.ndarray) -> None:
         is_token = self.encoder == "tokens"

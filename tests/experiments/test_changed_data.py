@@ -174,6 +174,25 @@ def test_a_run_older_than_fingerprints_goes_on_as_it_did(folder, finished, one_d
     assert evaluate_run(run, "data=1")["test"] == read_results(run)["test"]
 
 
+def test_columns_of_another_order_are_not_taken_for_each_other(toy, one_device, tmp_path):
+    root = tmp_path / "tables"
+    for name, sign in {"up": 1, "down": -1}.items():
+        (root / name).mkdir(parents=True)
+        for i in range(8):
+            rows = [f"{sign * t};{i}.5".replace(".", ",") for t in np.arange(1, 6) / 2]
+            (root / name / f"{i}.csv").write_text("\n".join(["speed;load", *rows]))
+    data = ArraysOptions(file=str(root))
+    config = dataclasses.replace(toy(train={"steps": 3}), task="arrays", data=data)
+    fit(config, tmp_path / "run", mesh=one_device)
+    shutil.rmtree(root)
+    new = tmp_path / "new.csv"
+    new.write_text("speed;load\n0,5;1,5\n1;1,5\n")
+    assert predict(tmp_path / "run", new)[0]["class"] in ("up", "down")
+    new.write_text("load;speed\n1,5;0,5\n1,5;1\n")
+    with pytest.raises(UsageError, match="must have the columns speed, load, as in training"):
+        predict(tmp_path / "run", new)
+
+
 def test_a_text_that_has_changed(toy, one_device, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be, " * 40)

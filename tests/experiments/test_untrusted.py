@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from mutations import fuzz, mutate_bytes, mutate_json
 from PIL import Image
 from sounds import write_wav
@@ -77,6 +78,17 @@ def write_sound(folder: Path) -> Path:
     return folder / "a.wav"
 
 
+def write_floats(folder: Path) -> Path:
+    soundfile.write(folder / "a.wav", RNG.normal(size=200), 8_000, subtype="FLOAT")
+    return folder / "a.wav"
+
+
+def write_compressed(folder: Path, suffix: str) -> Path:
+    tone = np.sin(np.arange(9_000) / 20) / 2
+    soundfile.write(folder / f"a.{suffix}", tone, 8_000)
+    return folder / f"a.{suffix}"
+
+
 def check_sequence(path: Path) -> None:
     x, rate, *_ = read_sequence(path)
     assert x.dtype in (np.float32, np.float64)
@@ -89,6 +101,12 @@ def check_sequence(path: Path) -> None:
 def write_table(folder: Path) -> Path:
     rows = ["time,value", *(f"{t},{-t / 3:.6g}" for t in range(25))]
     (folder / "a.csv").write_text("\n".join(rows))
+    return folder / "a.csv"
+
+
+def write_spreadsheet(folder: Path) -> Path:
+    rows = ["sep=;", "Zeit;Größe;%", *(f"{t}.01.2024;-{t},{t};{t}%" for t in range(1, 25))]
+    (folder / "a.csv").write_bytes("\r\n".join(rows).encode("utf-16"))
     return folder / "a.csv"
 
 
@@ -279,7 +297,12 @@ READERS = {
     "npz": Reader(write_npz, check_table),
     "compressed npz": Reader(lambda f: write_npz(f, np.savez_compressed), check_table),
     "WAV": Reader(write_sound, check_sequence),
+    "WAV of floats": Reader(write_floats, check_sequence),
+    "FLAC": Reader(lambda f: write_compressed(f, "flac"), check_sequence),
+    "OGG": Reader(lambda f: write_compressed(f, "ogg"), check_sequence),
+    "MP3": Reader(lambda f: write_compressed(f, "mp3"), check_sequence),
     "CSV": Reader(write_table, check_sequence),
+    "CSV of a spreadsheet": Reader(write_spreadsheet, check_sequence),
     "PNG": Reader(write_image, check_image),
     "TSV": Reader(write_pairs, check_pairs),
     "config.json, bytes": Reader(write_config, check_config),

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 from sounds import write_wav
 
 from experiments.data import eval_batches
 from experiments.errors import UsageError
 from experiments.results import list_changes
 from experiments.tasks import Source
+from experiments.tasks._tables import count_classes, read_table
 from experiments.tasks.arrays import Arrays, ArraysOptions
 
 N, L, D = 30, 7, 3
@@ -62,6 +64,63 @@ def test_the_arrays_say_what_the_task_is(tmp_path, columns, kind):
     assert (task.encoder, task.head, task.d_input, task.d_output, task.metric) == kind
     assert task.length == L
     assert (task.classes is None) == (task.metric == "r2")
+
+
+@pytest.mark.parametrize(
+    ("columns", "same", "remark"),
+    [
+        ({"x": X[..., 0]}, {"x": X[..., :1]}, "`x` holds float64 of shape (N, L): read as one"),
+        ({"x": X[..., 0] > 3}, {"x": X[..., :1] > 3}, "`x` holds bool of shape (N, L): read as"),
+        ({"x": X > 3}, {"x": 1.0 * (X > 3)}, None),
+        ({"y": CLASSES > 1}, {"y": 1 * (CLASSES > 1)}, None),
+        ({"y": CLASSES[:, None]}, {"y": CLASSES}, None),
+        ({"x": np.asfortranarray(X)}, {"x": X}, None),
+        ({"x": X.transpose(0, 2, 1)[:, :, ::-1].transpose(0, 2, 1)}, {"x": X[:, ::-1]}, None),
+        ({"x": X.astype(">f8"), "y": CLASSES.astype(">i2")}, {"x": X}, None),
+        ({"x": X.astype(np.float16)}, {"x": X.astype(np.float16).astype(np.float32)}, None),
+        ({"y": 1.0 * CLASSES}, {"y": 1.0 * CLASSES[:, None]}, "`y` holds whole numbers as floats"),
+        ({"y": CLASSES / 2}, {"y": CLASSES[:, None] / 2}, None),
+    ],
+)
+def test_arrays_of_other_types_with_one_meaning(tmp_path, columns, same, remark):
+    rest = {"x": X, "y": CLASSES}
+    np.savez_compressed(tmp_path / "a.npz", **{**rest, **columns})
+    np.savez(tmp_path / "b.npz", **{**rest, **same})
+    a, b = read_table(tmp_path / "a.npz"), read_table(tmp_path / "b.npz")
+    assert np.array_equal(a.x, b.x)
+    assert np.array_equal(a.y, b.y)
+    assert a.y.dtype == b.y.dtype
+    assert len(a.remarks) == (remark is not None)
+    assert not remark or a.remarks[0].startswith(remark)
+
+
+def test_large_numbers_keep_their_digits(tmp_path):
+    x = 1_700_000_000 + np.arange(N * L * D).reshape(N, L, D)
+    np.savez(tmp_path / "a.npz", x=x, y=1e9 + CLASSES / 7)
+    table = read_table(tmp_path / "a.npz")
+    assert table.x.dtype == table.y.dtype == np.float64
+    assert np.array_equal(table.x, x)
+    assert np.array_equal(table.y[:, 0], 1e9 + CLASSES / 7)
+    np.savez(tmp_path / "b.npz", x=X.astype(np.float32), y=CLASSES)
+    assert read_table(tmp_path / "b.npz").x.dtype == np.float32
+
+
+def test_steps_that_do_not_count(tmp_path):
+    y = np.where(RNG.random((N, L)) < 0.3, -100, TOKENS)
+    np.savez(tmp_path / "a.npz", x=X, y=y, lengths=LENGTHS)
+    with pytest.raises(UsageError, match=r"do not count, give --data.ignore_index=-100.*got -100"):
+        read_table(tmp_path / "a.npz")
+    table = read_table(tmp_path / "a.npz", ignore_index=-100)
+    assert np.array_equal(table.y[VALID], y[VALID])
+    counts = np.bincount(y[VALID & (y >= 0)])
+    said = ", ".join(f"{label} {n}" for label, n in enumerate(counts))
+    assert count_classes(table, ignore_index=-100) == said
+    np.savez(tmp_path / "a.npz", x=X, y=np.where(y == 8, -1, y))
+    with pytest.raises(UsageError, match=r"must be classes counted from 0.*got -1 to 7"):
+        read_table(tmp_path / "a.npz", ignore_index=-100)
+    np.savez(tmp_path / "b.npz", x=X, y=np.full((N, L), -100))
+    with pytest.raises(UsageError, match="a class at one step or more; got none"):
+        read_table(tmp_path / "b.npz", ignore_index=-100)
 
 
 def test_the_splits_share_no_example_and_are_the_same_each_time(tmp_path):
@@ -267,7 +326,10 @@ def test_a_folder_of_sounds(tmp_path):
         ({"x": np.where(X > 9, np.nan, X), "y": CLASSES}, "`x` must be finite; got nan"),
         ({"x": X, "y": CLASSES, "n_train": 29}, "must not exceed the 30 examples.*got 29, 3 and 3"),
         ({"x": X, "y": CLASSES, "n_test": 27}, "one or more to train; got 0, 3 and 27"),
-        ({"x": X, "y": np.array([None] * N)}, "Python objects are not read"),
+        ({"x": X, "y": np.array([None] * N)}, "`y` must hold numbers.*Python objects are not read"),
+        ({"x": X, "y": np.array(["a", "b"] * 15)}, "`y` must hold numbers; got the type <U1: numb"),
+        ({"x": X.astype("M8[s]"), "y": CLASSES}, r"`x` must hold.*datetime64\[s\]: write times as"),
+        ({"x": 2**17 + TOKENS, "y": CLASSES}, r"lie in 0 to 131,071.*write x\[\.\.\., None\]"),
     ],
 )
 def test_arrays_that_break_a_rule(tmp_path, columns, words):
@@ -278,13 +340,16 @@ def test_arrays_that_break_a_rule(tmp_path, columns, words):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "two or more folders.*got 0 with 0 such files"),
-        ({"a/1.csv": "1"}, "two or more folders.*got 1 with 1 such file"),
-        ({"a/1.csv": "1", "b/1.wav": "1"}, "1 file of .csv and 1 file of .wav"),
-        ({"a/1.csv": "1", "b/1.csv": "1,2"}, "same number of columns; got 1 in .*but 2 in"),
+        ({}, "two or more folders.*got nothing"),
+        ({"a/1.csv": "1"}, "two or more folders.*got 1 folder"),
+        ({"a/1.csv": "1", "b/1.wav": "1"}, "1 .csv file and 1 .wav file"),
+        ({"a/1.csv": "1.5", "b/1.csv": "1.5,2"}, "same number of columns; got 1 in .*but 2 in"),
         ({"a/1.csv": "1", "b/1.csv": "x\n"}, "1.csv holds no row"),
-        ({"a/1.csv": "1", "b/1.csv": "1\nx"}, "1.csv is no table of numbers"),
-        ({"a/1.csv": "1", "b/1.csv": "1\nnan"}, r"1.csv: `x` must be finite; got nan at \[1, 0\]"),
+        (
+            {"a/1.csv": "1", "b/1.csv": "1\nx"},
+            "1.csv, line 2, column 1: must be a finite number; got 'x'",
+        ),
+        ({"a/1.csv": "1", "b/1.csv": "1\nnan"}, "1.csv, line 2, column 1: the value is missing"),
     ],
 )
 def test_folders_that_break_a_rule(tmp_path, files, words):
@@ -299,8 +364,90 @@ def test_sounds_of_several_rates(tmp_path):
     for name, rate in {"a": 8_000, "b": 16_000}.items():
         (tmp_path / name).mkdir()
         write_wav(tmp_path / name / "1.wav", np.zeros(3), rate=rate)
-    with pytest.raises(UsageError, match=r"samples a second; got 8000 in .*, but 16000 in .*b/1"):
+    with pytest.raises(UsageError, match=r"sampling rate; got 8000 in .*, but 16000 in .*b/1"):
         Arrays(ArraysOptions(file=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["a/1.csv", "b/1.csv", "c/1.txt", "c/2.TXT"], r"/c must hold .csv.*got 2 .txt files"),
+        (["a/1.csv", "b/1.csv", "c/"], "/c must hold .csv files or sounds.*got nothing"),
+        (["a/1.csv", "b/1.csv", "c/d/1.csv"], "/c must hold .csv files or sounds.*got 1 folder"),
+        (["a/1.csv", "b/1.csv", "3.csv"], "3.csv is next to the class folders"),
+        (["a/1.csv", "2.csv"], "two or more folders.*got 1 .csv file and 1 folder"),
+        (["a/1.csv", "b/1.flac"], "got 1 .csv file and 1 .flac file. Keep one kind"),
+    ],
+)
+def test_folders_with_files_that_would_be_left_out(tmp_path, files, words):
+    make_files(tmp_path, files)
+    with pytest.raises(UsageError, match=words):
+        read_table(tmp_path)
+
+
+def make_files(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        if name.endswith("/"):
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_text("1.5\n2.5\n")
+
+
+def test_what_systems_and_editors_leave_in_folders(tmp_path):
+    make_files(tmp_path, ["circle/1.csv", "circle/2.CSV", "shake/1.csv", "shake/3.Csv"])
+    hidden = [".ipynb_checkpoints/1.csv", "__MACOSX/1.csv", "circle/._1.csv", ".DS_Store"]
+    make_files(tmp_path, [*hidden, "shake/.ipynb_checkpoints/1.csv", "shake/Thumbs.db"])
+    table = read_table(tmp_path)
+    assert table.classes == ("circle", "shake")
+    assert count_classes(table) == "circle 2, shake 2"
+    assert table.remarks == ("Read as: 1 column; decimal points; no header lines.",)
+    make_files(tmp_path, ["README.md", "shake/notes.txt"])
+    said = f"Left out: 1 .md file and 1 .txt file, such as {tmp_path / 'README.md'}."
+    assert read_table(tmp_path).remarks[0] == said
+
+
+def test_a_file_where_a_folder_belongs_and_a_folder_where_a_file_does(tmp_path):
+    make_files(tmp_path, ["a/1.csv", "b/1.csv", "b/2.csv", "c.parquet"])
+    with pytest.raises(UsageError, match=r"1.csv is one sequence, and training needs a .npz file"):
+        read_table(tmp_path / "a" / "1.csv")
+    with pytest.raises(UsageError, match=r"c.parquet is no .npz file"):
+        read_table(tmp_path / "c.parquet")
+    task = Arrays(ArraysOptions(file=str(tmp_path)))
+    with pytest.raises(UsageError, match=r"/a is a folder: name one file"):
+        task.read_examples(tmp_path / "a")
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(UsageError, match=r"x.npy is one array.*np.savez\(FILE, x=x, y=y\)"):
+        read_table(tmp_path / "x.npy")
+
+
+def test_new_tables_are_read_as_the_training_tables_were(tmp_path):
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.csv").write_text("t;v\n2024-01-01;0,5\n2024-01-02;0,7\n")
+    task = Arrays(ArraysOptions(file=str(tmp_path), standardise=False))
+    assert task.table.features == ("v",)
+    (tmp_path / "new.csv").write_text("t;v\n2024-01-01;5\n2024-01-02;1,234\n")
+    assert task.read_examples(tmp_path / "new.csv")["x"][0, :, 0].tolist() == [5, np.float32(1.234)]
+    (tmp_path / "new.csv").write_text("t;w\n2024-01-01;5\n2024-01-02;7\n")
+    with pytest.raises(UsageError, match="no column 'v': choose from t, w"):
+        task.read_examples(tmp_path / "new.csv")
+
+
+def test_options_of_sounds_and_tables(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    write_wav(tmp_path / "a" / "1.wav", np.full((80, 2), 2**13), rate=16_000)
+    write_wav(tmp_path / "b" / "1.WAV", np.full(40, 2**13), rate=8_000)
+    soundfile.write(tmp_path / "b" / "2.flac", np.full(40, 0.25), 8_000)
+    options = {"mono": True, "sample_rate": 8_000, "standardise": False}
+    task = Arrays(ArraysOptions(file=str(tmp_path), **options))
+    assert task.table.x.shape == (3, 40, 1)
+    assert task.table.rate == 8_000
+    x = task.read_examples(tmp_path / "a" / "1.wav")["x"]
+    assert x.tolist() == task.table.x[:1].tolist()
+    with pytest.raises(ValueError, match="`decimal` must be"):
+        ArraysOptions(csv_decimal=";")
 
 
 def test_no_file():
