@@ -250,8 +250,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         Losses, shape ``(*batch,)``.
 
     Example:
-        >>> cross_entropy(jnp.zeros((3, 2)), jnp.array([1, 2, -1])).round(3).tolist()
-        [0.693, nan, nan]
+        >>> jnp.isnan(cross_entropy(jnp.zeros((3, 2)), jnp.array([1, 2, -1]))).tolist()
+        [False, True, True]
     """
     known = _is_class(labels, logits)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, 0))

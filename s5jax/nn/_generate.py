@@ -9,11 +9,13 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 from s5jax.nn._language import LanguageModel
 from s5jax.nn._model import SequenceBackbone
 from s5jax.nn._tokens import check_tokens
 
 
+@default_promotion
 def generate(
     model: LanguageModel,
     prompts: Int[Array, "*batch L"],

@@ -16,6 +16,7 @@ from s5jax.nn._block import Activation, ResidualBlock, TieDropout
 from s5jax.nn._dense import output_map
 from s5jax.nn._feed_forward import FeedForward
 from s5jax.nn._masks import select, valid_steps
+from s5jax.nn._module import Module
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 from s5jax.nn._split import along_time
 from s5jax.nn._tokens import check_tokens, in_vocabulary
@@ -24,7 +25,7 @@ Encoder = Literal["linear", "embedding", "one_hot"]
 Pooling = Literal["mean", "last"]
 
 
-class SequenceBackbone(nnx.Module):
+class SequenceBackbone(Module):
     r"""An encoder and residual blocks: sequences in, sequences of features out.
 
     .. math:: x_0 = \operatorname{encoder}(u), \quad x_i = \operatorname{block}_i(x_{i-1}), \quad
