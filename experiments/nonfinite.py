@@ -43,6 +43,8 @@ def investigate(setup: Setup, leaves: Leaves, bad: BadSteps, *, position: int) -
 
 def explain(probe: Probe) -> list[str]:
     """Sentences that name what is not finite, in the order of the computation."""
+    if sentences := _about_tokens(probe):
+        return sentences
     sentences = _about_data(probe)
     if names := _bad_parameters(probe):
         sentences.append(f"First bad parameter: {name(names[0])}, not finite before the step.")
@@ -75,18 +77,27 @@ def name(path: Path) -> str:
     return text.removeprefix(".")
 
 
+def _about_tokens(probe: Probe) -> list[str]:
+    if probe.tokens is None or not probe.tokens[0].any():
+        return []
+    examples, first, token = probe.tokens
+    where = _place(probe, examples, first)
+    return [f"The data have tokens outside of the model's vocabulary: {token} in {where}."]
+
+
 def _about_data(probe: Probe) -> list[str]:
-    sentences = []
-    for column, (examples, first) in probe.columns.items():
-        if examples.any():
-            example, *place = (int(i) for i in first)
-            where = f" at {place}" if place else ""
-            others = f", and in {examples.sum() - 1} others" if examples.sum() > 1 else ""
-            sentences.append(
-                f"The data are not finite: {column} of example {probe.indices[example]}"
-                f"{where}{others}."
-            )
-    return sentences
+    return [
+        f"The data are not finite: {column} of {_place(probe, examples, first)}."
+        for column, (examples, first) in probe.columns.items()
+        if examples.any()
+    ]
+
+
+def _place(probe: Probe, examples: jax.Array, first: tuple[jax.Array, ...]) -> str:
+    example, *place = (int(i) for i in first)
+    where = f" at {place}" if place else ""
+    others = f", and in {examples.sum() - 1} others" if examples.sum() > 1 else ""
+    return f"example {probe.indices[example]}{where}{others}"
 
 
 def _about_parameters_of(probe: Probe, layer: Path) -> str:

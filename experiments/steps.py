@@ -291,7 +291,8 @@ def _probe_step(
         gradients = _in_parts(_gradients(watched, task), config.train.accumulate)
         grads, _, means = gradients(params, stats, batch, _dropout_key(config, step))
         batch = task.expand(batch)
-        return summarize_step(batch, task.inputs(batch), state.params, grads, means, calls)
+        inputs = task.inputs(batch)
+        return summarize_step(batch, inputs, task.d_input, state.params, grads, means, calls)
 
     return probe_step
 

@@ -68,6 +68,8 @@ class Probe:
     """Which examples the batch has, ``(B,)``."""
     columns: dict[str, tuple[jax.Array, tuple[jax.Array, ...]]]
     """Of each column of numbers the examples that are not finite, ``(B,)``, and the first place."""
+    tokens: tuple[jax.Array, tuple[jax.Array, ...], jax.Array] | None
+    """The examples with tokens outside of the vocabulary, the first place, and what is there."""
     parameters: dict[Path, jax.Array]
     """The largest magnitude of each parameter, which is not finite if the parameter is not."""
     gradients: dict[Path, jax.Array]
@@ -82,6 +84,7 @@ class Probe:
 def summarize_step(
     batch: Mapping[str, jax.Array],
     inputs: Mapping[str, jax.Array],
+    d_input: int,
     parameters: Any,
     gradients: Any,
     means: dict[str, jax.Array],
@@ -95,6 +98,7 @@ def summarize_step(
         grad_norm=optax.tree.norm(list(flat.values())),
         indices=batch["index"],
         columns=_bad_columns(batch, inputs),
+        tokens=_bad_tokens(inputs, d_input),
         parameters={path: _largest(x) for path, x in _flatten(parameters).items()},
         gradients={path: _largest(x) for path, x in flat.items()},
         modules=modules,
@@ -112,6 +116,17 @@ def _bad_columns(batch: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]
         examples = bad.any(axis=tuple(range(1, bad.ndim)))
         columns[name] = examples, jnp.unravel_index(jnp.argmax(bad), bad.shape)
     return columns
+
+
+def _bad_tokens(inputs: Mapping[str, jax.Array], d_input: int) -> Any:
+    u = inputs["u"]
+    if not jnp.issubdtype(u.dtype, jnp.integer):
+        return None
+    bad = (u < 0) | (u >= d_input)
+    if "lengths" in inputs:
+        bad &= jnp.arange(u.shape[-1]) < inputs["lengths"][..., None]
+    place = jnp.unravel_index(jnp.argmax(bad), bad.shape)
+    return bad.any(axis=tuple(range(1, bad.ndim))), place, u[place]
 
 
 def _largest(x: jax.Array) -> jax.Array:

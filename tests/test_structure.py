@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPS = {"jax", "numpy", "jaxtyping", "s5jax._errors", "s5jax.ops", "s5jax.init"}
+OPS = {"jax", "numpy", "jaxtyping", "s5jax._errors", "s5jax._promotion", "s5jax.ops", "s5jax.init"}
 NN = OPS | {"flax", "safetensors", "s5jax.nn"}
 ALLOWED = {
     "s5jax/ops": OPS,

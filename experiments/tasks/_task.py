@@ -278,11 +278,37 @@ def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, ja
         labels: classes :math:`y`, integers of shape ``(B,)``.
 
     Returns:
-        ``loss`` and ``accuracy``, each float32 of shape ``(B,)``.
+        ``loss`` and ``accuracy``, each float32 of shape ``(B,)``; NaN for a label that is not a
+        class.
     """
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    loss = cross_entropy(logits, labels)
     accuracy = jnp.argmax(logits, axis=-1) == labels
+    accuracy = jnp.where(_is_class(labels, logits), accuracy, jnp.nan)
     return {"loss": loss.astype(jnp.float32), "accuracy": accuracy.astype(jnp.float32)}
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    r"""Cross entropy of integer labels; NaN, with its gradient, of a label that is not a class.
+
+    Args:
+        logits: scores, shape ``(*batch, n)``.
+        labels: classes, integers of shape ``(*batch,)``.
+
+    Returns:
+        Losses, shape ``(*batch,)``.
+
+    Example:
+        >>> jnp.isnan(cross_entropy(jnp.zeros((3, 2)), jnp.array([1, 2, -1]))).tolist()
+        [False, True, True]
+    """
+    known = _is_class(labels, logits)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, labels, 0))
+    return losses * jnp.where(known, 1, jnp.nan)
+
+
+def _is_class(labels: jax.Array, logits: jax.Array) -> jax.Array:
+    labels = labels.astype(int)
+    return (labels >= 0) & (labels < logits.shape[-1])
 
 
 def decimate(inputs: Mapping[str, jax.Array], every: int) -> dict[str, jax.Array]:

@@ -40,7 +40,6 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.errors import check_positive, check_share, pick
 from experiments.tasks._listops_core import (
@@ -60,6 +59,7 @@ from experiments.tasks._task import (
     Source,
     Split,
     Task,
+    cross_entropy,
     measure_classification,
 )
 
@@ -360,15 +360,13 @@ class ListOpsSubTrees(Task):
         """
         labels = batch["label"].astype(jnp.int32)
         labelled = labels != IGNORED
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            outputs, jnp.where(labelled, labels, 0)
-        )
-        cross_entropy = jnp.sum(losses, axis=1, where=labelled, dtype=jnp.float32)
+        losses = cross_entropy(outputs, jnp.where(labelled, labels, 0))
+        total = jnp.sum(losses, axis=1, where=labelled, dtype=jnp.float32)
         brackets = jnp.sum(labelled, axis=1, dtype=jnp.float32)
         hits = labelled & (jnp.argmax(outputs, axis=-1) == labels)
         return {
-            "loss": cross_entropy / brackets.mean(),
-            "cross_entropy": cross_entropy,
+            "loss": total / brackets.mean(),
+            "cross_entropy": total,
             "correct": jnp.sum(hits, axis=1, dtype=jnp.float32),
             "brackets": brackets,
         }

@@ -15,12 +15,20 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.tasks._pathfinder_render import render_segmented_scenes
 from experiments.tasks._pathfinder_tables import build_float_ink
 from experiments.tasks._pathfinder_types import FloatInk, Scenes
-from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split, Task
+from experiments.tasks._task import (
+    HERE,
+    Batch,
+    DataOptions,
+    Files,
+    Source,
+    Split,
+    Task,
+    cross_entropy,
+)
 from experiments.tasks.pathfinder import PathfinderOptions, SceneSource
 
 SEGMENTATION: dict[str, PathfinderOptions] = {
@@ -208,7 +216,7 @@ class Segmentation(Task):
         belongs = jax.nn.one_hot(target, self.d_output)
         n_pixels = jnp.einsum("b,blc->c", counts, belongs)
         weights = jnp.where(n_pixels > 0, 1 / jnp.maximum(n_pixels, 1), 0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, target)
+        losses = cross_entropy(outputs, target)
         shares = jnp.einsum("bl,bl->b", losses, weights[target]) / (n_pixels > 0).sum()
         taken = jax.nn.one_hot(outputs.argmax(axis=-1), self.d_output)
         confusion = jnp.einsum("blc,bld->bcd", belongs, taken)

@@ -8,11 +8,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Complex128, PRNGKeyArray
 
 from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import default_promotion
 from s5jax.init._time_scale import log_uniform_step
 
 DSSInit = Literal["lin", "hippo"]
 
 
+@default_promotion
 def dlr_eigenvalues(
     key: PRNGKeyArray, N: int, dt_min: float, dt_max: float, *, dtype: DTypeLike = jnp.float32
 ) -> Complex[Array, " N"]:
@@ -51,6 +53,7 @@ def dlr_eigenvalues(
     return -decay + 1j * jnp.asarray(2 * np.pi * np.arange(N) / N, dtype)
 
 
+@default_promotion
 def dss_eigenvalues(method: DSSInit, N: int) -> Complex128[np.ndarray, " N"]:
     r"""Eigenvalues of DSS in continuous time.
 

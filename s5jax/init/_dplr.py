@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Complex128
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 from s5jax.init._hippo import hippo, hippo_rank_correction
 
 
+@default_promotion
 def nplr(
     measure: str, N: int, *, B_clip: float | None = 2.0
 ) -> tuple[
@@ -69,6 +71,7 @@ def nplr(
     return Lambda, P @ V_inv.T, B, V
 
 
+@default_promotion
 def dplr_hippo(
     N: int,
 ) -> tuple[
@@ -108,6 +111,7 @@ def dplr_hippo(
     return Lambda, V_inv @ P[0], V_inv @ B, V
 
 
+@default_promotion
 def block_diagonal_hippo(
     d_state: int, n_blocks: int = 1, *, conj_sym: bool = True
 ) -> tuple[

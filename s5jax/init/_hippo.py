@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import default_promotion
 
 
+@default_promotion
 def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.ndarray, " N"]]:
     r"""State and input matrix of a HiPPO memory.
 
@@ -56,6 +58,7 @@ def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.
     return _TRANSITIONS[measure](N)
 
 
+@default_promotion
 def hippo_rank_correction(measure: str, N: int) -> Float64[np.ndarray, "R N"]:
     r"""The rows that make a HiPPO matrix normal.
 

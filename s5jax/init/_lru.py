@@ -5,7 +5,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from s5jax._promotion import default_promotion
 
+
+@default_promotion
 def lru_ring(
     key: PRNGKeyArray,
     d_state: int,

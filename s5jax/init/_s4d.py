@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Complex128, Float64
 
 from s5jax._errors import check_choice
+from s5jax._promotion import default_promotion
 from s5jax.init._dplr import check_even, nplr
 
 
+@default_promotion
 def s4d(
     method: str,
     N: int,

@@ -9,11 +9,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Complex128, PRNGKeyArray
 
 from s5jax._errors import check_choice
+from s5jax._promotion import default_promotion
 from s5jax.ops import pair_to_complex
 
 CInit = Literal["trunc_standard_normal", "lecun_normal", "complex_normal"]
 
 
+@default_promotion
 def s5_input_matrix(
     key: PRNGKeyArray,
     V_inv: Complex128[np.ndarray, "P d_state"],
@@ -55,6 +57,7 @@ def s5_input_matrix(
     )
 
 
+@default_promotion
 def s5_output_matrix(
     key: PRNGKeyArray,
     V: Complex128[np.ndarray, "d_state P"],

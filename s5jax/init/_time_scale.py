@@ -6,7 +6,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from s5jax._promotion import default_promotion
 
+
+@default_promotion
 def log_uniform_step(
     key: PRNGKeyArray,
     shape: tuple[int, ...],

@@ -7,12 +7,14 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
 from s5jax.nn import DLR
 from s5jax.nn._dlr import Version
 from s5jax.ops import KernelToReal
 
 
+@default_promotion
 def dlr_from_official(
     arrays: Mapping[str, ArrayLike],
     *,

@@ -7,12 +7,14 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
 from s5jax.nn import HOPE
 from s5jax.nn._feature_ssm import Transform
 from s5jax.nn._hope import HOPEForm
 
 
+@default_promotion
 def hope_from_official(arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jnp.float32) -> HOPE:
     r"""Builds a HOPE layer that computes what the official minimal one does, in form "circular".
 
@@ -59,6 +61,7 @@ def hope_from_official(arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jn
     return layer
 
 
+@default_promotion
 def hope_block_from_official(
     arrays: Mapping[str, ArrayLike],
     *,

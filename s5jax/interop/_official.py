@@ -8,11 +8,13 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from s5jax._promotion import default_promotion
 from s5jax.nn import S5, ResidualBlock
 from s5jax.nn._block import Activation
 from s5jax.nn._s5 import Discretization
 
 
+@default_promotion
 def s5_from_official(
     arrays: Mapping[str, ArrayLike],
     *,
@@ -82,6 +84,7 @@ def s5_from_official(
     return layer
 
 
+@default_promotion
 def s5_block_from_official(
     arrays: Mapping[str, ArrayLike],
     *,

@@ -7,12 +7,14 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
 from s5jax.nn import S4, S4D
 from s5jax.nn._feature_ssm import INVERSE, Transform
 from s5jax.nn._s5 import Discretization
 
 
+@default_promotion
 def s4d_from_official(
     arrays: Mapping[str, ArrayLike],
     *,
@@ -77,6 +79,7 @@ def s4d_from_official(
     return layer
 
 
+@default_promotion
 def s4_from_official(
     arrays: Mapping[str, ArrayLike],
     *,
@@ -150,6 +153,7 @@ def s4_from_official(
     return layer
 
 
+@default_promotion
 def s4d_minimal_from_official(
     arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jnp.float32
 ) -> S4D:

@@ -7,11 +7,13 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
 from s5jax.nn import SGConv
 from s5jax.nn._sgconv import Decay
 
 
+@default_promotion
 def sgconv_from_official(
     arrays: Mapping[str, ArrayLike],
     *,

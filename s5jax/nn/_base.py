@@ -6,12 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from s5jax.nn._masks import poisoned_steps, select, valid_steps
+from s5jax.nn._module import Module
 from s5jax.nn._split import over_devices, placement, take_turns
 from s5jax.ops import StateSpace
 
@@ -29,7 +29,7 @@ class Edits(NamedTuple):
         return all(edit is None for edit in self)
 
 
-class SequenceLayer(nnx.Module):
+class SequenceLayer(Module):
     r"""Base class of all layers: a causal map of sequences with a state, or two of them.
 
     A family supplies four methods, and this class makes the whole contract of them:

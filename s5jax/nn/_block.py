@@ -13,6 +13,7 @@ from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import flat_apply
 from s5jax.nn._dropout import check_rate, drop
 from s5jax.nn._masks import select, valid_steps
+from s5jax.nn._module import Module
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
 Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu", "gelu_linear"]
@@ -22,7 +23,7 @@ TANH_GELU = ("full_glu", "half_glu1", "half_glu2", "gelu")
 """Activations of S5, whose gelu is Flax's approximation; PyTorch's is exact."""
 
 
-class ResidualBlock(nnx.Module):
+class ResidualBlock(Module):
     r"""Norm, layer, activation and skip connection.
 
     .. math::

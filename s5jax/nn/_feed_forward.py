@@ -10,10 +10,11 @@ from s5jax.nn._block import TieDropout
 from s5jax.nn._dense import flat_apply
 from s5jax.nn._dropout import drop
 from s5jax.nn._masks import select
+from s5jax.nn._module import Module
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 
 
-class FeedForward(nnx.Module):
+class FeedForward(Module):
     r"""Norm, two dense maps and skip connection, for each step on its own.
 
     .. math:: y_t = u_t + W_2 \operatorname{gelu}(W_1 \operatorname{norm}(u_t) + b_1) + b_2

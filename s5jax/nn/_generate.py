@@ -9,10 +9,13 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 from s5jax.nn._language import LanguageModel
 from s5jax.nn._model import SequenceBackbone
+from s5jax.nn._tokens import check_tokens
 
 
+@default_promotion
 def generate(
     model: LanguageModel,
     prompts: Int[Array, "*batch L"],
@@ -48,7 +51,8 @@ def generate(
             ``temperature`` and ``top_k``.
 
     Returns:
-        New tokens, int32 of shape ``(*batch, n)``.
+        New tokens, int32 of shape ``(*batch, n)``; -1 from the step on at which logits are NaN, as
+        after a prompt with unknown tokens under `jax.jit`.
 
     Raises:
         ValueError: if an argument breaks these rules, or the model cannot step: in training mode
@@ -81,6 +85,7 @@ def generate(
     def step(carry: Any, key: Array) -> Any:
         logits, state = carry
         token = _choose(logits, key, temperature, top_k, top_p)
+        token = jnp.where(jnp.isnan(logits).any(-1), -1, token)
         return model.step(token, state), token
 
     keys = jax.random.split(jax.random.key(0) if key is None else key, n)
@@ -129,12 +134,8 @@ def _check_prompts(model: LanguageModel, prompts: Array, lengths: Array | None) 
         )
     steps = np.arange(prompts.shape[-1])
     real = True if lengths is None else steps < np.asarray(lengths)[..., None]
-    bad = np.asarray(prompts)[((prompts < 0) | (prompts >= model.d_input)) & real]
-    if bad.size:
-        raise ValueError(
-            f"generate: `prompts` must hold tokens from 0 to {model.d_input - 1}; "
-            f"got {bad.flat[0]}."
-        )
+    advice = "Encode the text as the model's training data were."
+    check_tokens("generate", "prompts", prompts, model.d_input, real, advice=advice)
 
 
 def _check_options(

@@ -17,6 +17,7 @@ from s5jax.nn._dropout import check_rate, drop
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._model import SequenceBackbone
 from s5jax.nn._stepwise import StepwiseModel
+from s5jax.nn._tokens import check_tokens, in_vocabulary
 
 MAX_LOGITS = 2**27
 """Logits that a loss holds at a time; half a gigabyte in float32."""
@@ -111,6 +112,7 @@ class LanguageModel(StepwiseModel):
         u: Inexact[Array, "*batch L d_input"] | Int[Array, "*batch L"],
         *,
         targets: Int[Array, "*batch L"] | None = None,
+        ignore_index: int | None = None,
         state: PyTree[Array] | None = None,
         lengths: Int[Array, "*batch"] | None = None,
         resets: Bool[Array, "*batch L"] | None = None,
@@ -124,16 +126,35 @@ class LanguageModel(StepwiseModel):
         log-likelihoods instead, ``(*batch, L)``, and never holds the logits of all steps at once.
         Outputs at padded steps are zero.
 
+        Targets equal to ``ignore_index`` do not count: their losses are zero, and so are the
+        gradients of these. A mean must be taken over the others.
+
+        Tokens and targets outside of the vocabulary are refused where their values are known. Under
+        `jax.jit` they are not: such a token makes the outputs NaN that depend on it, and such a
+        target its loss and the gradient.
+
         Raises:
-            ValueError: if ``targets`` are no integers of the shape of ``u``; and as a layer does.
+            ValueError: if ``targets`` are not integers of the shape of ``u``, tokens or targets are
+                outside of the vocabulary, or ``ignore_index`` is given without targets; and as a
+                layer does.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from flax import nnx
+            >>> from s5jax import S5, LanguageModel
+            >>> model = LanguageModel(
+            ...     S5, d_input=50, d_model=16, n_layers=2, layer_options={"d_state": 8},
+            ...     norm="layer", rngs=nnx.Rngs(0),
+            ... )
+            >>> tokens = jnp.array([[3, 14, 15, 9, 26]])
+            >>> targets = jnp.array([[14, 15, -100, -100, 5]])
+            >>> losses = model(tokens, targets=targets, ignore_index=-100)
+            >>> (losses == 0).tolist()
+            [[False, False, True, True, False]]
+            >>> mean = losses.sum() / (targets != -100).sum()  # over three steps, not five
         """
-        if targets is not None and not (
-            targets.shape == u.shape and jnp.issubdtype(targets.dtype, jnp.integer)
-        ):
-            raise ValueError(
-                f"LanguageModel: `targets` must be integers of shape {u.shape}, one for each "
-                f"token; got {targets.dtype} with shape {targets.shape}."
-            )
+        valid = valid_steps("LanguageModel", lengths, self._check_input(u, 2))
+        counted = self._counted(u, targets, ignore_index, valid)
         x = SequenceBackbone.__call__(
             self,
             u,
@@ -145,9 +166,8 @@ class LanguageModel(StepwiseModel):
             rngs=rngs,
         )
         x, state = x if return_state else (x, None)
-        valid = valid_steps("LanguageModel", lengths, x.shape)
         h = self._drop(self._project(x), rngs)
-        y = self._logits(h) if targets is None else self._losses(h, targets)
+        y = self._logits(h) if counted is None else self._score(h, *counted)
         y = y if valid is None else select(valid, y, 0)
         return (y, state) if return_state else y
 
@@ -184,6 +204,36 @@ class LanguageModel(StepwiseModel):
         if self.cutoffs:
             return flat_apply(self.encode.log_probabilities, h)
         return attend(self.encode, h) if self.decode is None else flat_apply(self.decode, h)
+
+    def _counted(
+        self, u: Array, targets: Array | None, ignore_index: int | None, valid: Array | None
+    ) -> tuple[Array, Bool[Array, "*batch L"]] | None:
+        """The targets and which of them count; None without targets."""
+        if targets is None:
+            if ignore_index is not None:
+                raise ValueError(
+                    "LanguageModel: `ignore_index` must be given together with `targets`; got "
+                    f"{ignore_index} without."
+                )
+            return None
+        if targets.shape != u.shape or not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise ValueError(
+                f"LanguageModel: `targets` must be integers of shape {u.shape}, one for each "
+                f"token; got {targets.dtype} with shape {targets.shape}."
+            )
+        counts = jnp.ones(u.shape, bool) if valid is None else valid
+        if ignore_index is not None:
+            counts &= jnp.asarray(targets).astype(int) != ignore_index
+        advice = "If these targets do not count, pass `ignore_index={bad}`."
+        check_tokens("LanguageModel", "targets", targets, self.d_input, counts, advice=advice)
+        return targets, counts
+
+    def _score(self, h: Array, targets: Array, counts: Bool[Array, "*batch L"]) -> Array:
+        """Losses of the targets that count, zero for the others; NaN outside of the vocabulary."""
+        known = in_vocabulary(targets, self.d_input)
+        losses = self._losses(h, jnp.where(known, targets, 0))
+        losses *= jnp.where(known | ~counts, 1, jnp.nan).astype(losses.dtype)  # the gradient, too
+        return jnp.where(counts, losses, 0)
 
     def _losses(self, h: Array, targets: Array) -> Array:
         """Cross entropy; over a few time steps at a time where all logits would be too many."""

@@ -16,14 +16,16 @@ from s5jax.nn._block import Activation, ResidualBlock, TieDropout
 from s5jax.nn._dense import output_map
 from s5jax.nn._feed_forward import FeedForward
 from s5jax.nn._masks import select, valid_steps
+from s5jax.nn._module import Module
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
 from s5jax.nn._split import along_time
+from s5jax.nn._tokens import check_tokens, in_vocabulary
 
 Encoder = Literal["linear", "embedding", "one_hot"]
 Pooling = Literal["mean", "last"]
 
 
-class SequenceBackbone(nnx.Module):
+class SequenceBackbone(Module):
     r"""An encoder and residual blocks: sequences in, sequences of features out.
 
     .. math:: x_0 = \operatorname{encoder}(u), \quad x_i = \operatorname{block}_i(x_{i-1}), \quad
@@ -162,7 +164,8 @@ class SequenceBackbone(nnx.Module):
         evaluation mode (``model.eval()``) if the norm is a batch norm.
         """
         valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
-        x = along_time(self._encode(u if valid is None else select(valid, u, 0), rngs))
+        self._check_tokens(u, valid)
+        x = along_time(self._embed(u if valid is None else select(valid, u, 0), rngs))
 
         def pass_block(block: ResidualBlock, x: Array, state: PyTree, rngs: nnx.Rngs | None) -> Any:
             return block(
@@ -201,7 +204,8 @@ class SequenceBackbone(nnx.Module):
     ) -> tuple[Any, PyTree[Array]]:
         """One time step, in evaluation mode; as in a layer."""
         self._check_input(u, 1)
-        x = self._encode(u)
+        self._check_tokens(u)
+        x = self._embed(u)
         states = []
         for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
             x, new_state = block.step(x, block_state, dt)
@@ -230,12 +234,26 @@ class SequenceBackbone(nnx.Module):
         init = nnx.initializers.normal(std)
         return nnx.Embed(self.d_input, self.d_model, embedding_init=init, rngs=rngs, **dtypes)
 
+    def _embed(self, u: Array, rngs: nnx.Rngs | None = None) -> Array:
+        """The features of the first block, NaN for tokens outside of the vocabulary."""
+        if self.encoder == "linear":
+            return self._encode(u, rngs)
+        known = in_vocabulary(u, self.d_input)
+        x = self._encode(jnp.where(known, jnp.asarray(u).astype(int), 0), rngs)
+        return jnp.where(known[..., None], x, jnp.nan)
+
     def _encode(self, u: Array, rngs: nnx.Rngs | None = None) -> Array:
         """The features of the first block; ``rngs`` is for encoders that drop some."""
         del rngs
         if self.encoder != "one_hot":
             return self.encode(u)
         return self.encode(jax.nn.one_hot(u, self.d_input, dtype=self.dtype or self.param_dtype))
+
+    def _check_tokens(self, u: Array, valid: Array | None = None) -> None:
+        if self.encoder != "linear":
+            advice = "Number the tokens from 0, or build the model with a larger `d_input`."
+            counted = True if valid is None else valid
+            check_tokens(type(self).__name__, "u", u, self.d_input, counted, advice=advice)
 
     def _check_input(self, u: Array, n_axes: int) -> tuple[int, ...]:
         """Returns the shape of the features that ``u`` stands for: one token is one of them."""

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense_ssm import DenseSSM
 from s5jax.ops import balanced_truncation, ho_kalman
@@ -14,6 +15,7 @@ _LONGEST = 1 << 17
 """Lags after which a kernel must have decayed, if the caller does not say how many matter."""
 
 
+@default_promotion
 def reduce_order(layer: SequenceLayer, order: int, *, l_max: int | None = None) -> DenseSSM:
     r"""A small state space layer that computes nearly what a causal layer does.
 

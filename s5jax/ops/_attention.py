@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from s5jax._promotion import default_promotion
 
+
+@default_promotion
 def rotary(x: Float[Array, "*batch S n d"], positions: np.ndarray) -> Float[Array, "*batch S n d"]:
     r"""Turns pairs of features by angles that grow with the position.
 
@@ -46,6 +49,7 @@ def rotary(x: Float[Array, "*batch S n d"], positions: np.ndarray) -> Float[Arra
     return jnp.concatenate([re * cos - im * sin, re * sin + im * cos], -1).astype(x.dtype)
 
 
+@default_promotion
 def window_attention(
     q: Float[Array, "*batch L n d"],
     k: Float[Array, "*batch PL n d"],
@@ -105,6 +109,7 @@ def window_attention(
     return y.reshape(*y.shape[:-4], -1, *y.shape[-2:])[..., :L, :, :]
 
 
+@default_promotion
 def window_attention_ref(
     q: Float[Array, "*batch L n d"],
     k: Float[Array, "*batch PL n d"],

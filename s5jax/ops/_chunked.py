@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
+from s5jax._promotion import default_promotion
 from s5jax.ops._complex import complex_to_pair, pair_to_complex
 from s5jax.ops._in_place import recur, table
 from s5jax.ops._scan import linear_scan, scan_backend
@@ -100,6 +101,7 @@ def conv_backend(
     return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
 
 
+@default_promotion
 def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Array, "*batch L H"]:
     r"""Convolves sequences with the kernels of state spaces, chunk by chunk.
 
@@ -155,6 +157,7 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
     return y.reshape(*batch, -1, H)[..., :L, :].reshape(u.shape).astype(u.dtype)
 
 
+@default_promotion
 def vandermonde_chunks(
     c: Complex[Array, "H N"], z: Complex[Array, "H N"] | Complex[Array, " N"], T: int
 ) -> ChunkTables:
@@ -290,6 +293,7 @@ def _dense_states(
 
 
 @_dense_states.defjvp
+@default_promotion
 def _dense_states_jvp(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -4,7 +4,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
+from s5jax._promotion import default_promotion
 
+
+@default_promotion
 def complex_to_pair(z: Complex[Array, "*shape"], *, axis: int = -1) -> Float[Array, "..."]:
     r"""Stores a complex array as a real one.
 
@@ -31,6 +34,7 @@ def complex_to_pair(z: Complex[Array, "*shape"], *, axis: int = -1) -> Float[Arr
     return jnp.stack([jnp.real(z), jnp.imag(z)], axis=axis)
 
 
+@default_promotion
 def pair_to_complex(pair: Float[Array, "..."], *, axis: int = -1) -> Complex[Array, "*shape"]:
     r"""Reads back what `complex_to_pair` stored.
 

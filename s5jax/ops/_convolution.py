@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from s5jax._promotion import default_promotion
+
 _PARTS = 4
 _LONG = 1024
 """Steps from which on `fft_conv` takes one direction in four parts on a CPU.
@@ -31,6 +33,7 @@ and took longer in parts.
 """
 
 
+@default_promotion
 def fft_conv(
     u: Float[Array, "*batch L H"],
     k: Float[Array, "Lk H"],
@@ -123,6 +126,7 @@ def _in_parts(
     return jnp.moveaxis(jnp.concatenate(y, -1)[..., :L], -1, -2)
 
 
+@default_promotion
 def fft_conv_ref(
     u: Float[Array, "*batch L H"],
     k: Float[Array, "Lk H"],
@@ -148,6 +152,7 @@ def fft_conv_ref(
     return jnp.einsum("tsh,...sh->...th", T, u.astype(dtype), precision="highest").astype(u.dtype)
 
 
+@default_promotion
 def segment_conv(
     u: Float[Array, "*batch L H"], k: Float[Array, "Lk H"], segments: Int[Array, "*batch L"]
 ) -> Float[Array, "*batch L H"]:
@@ -200,6 +205,7 @@ def segment_conv(
     return jnp.moveaxis(y[..., :L], -1, -2).astype(u.dtype)
 
 
+@default_promotion
 def segment_conv_ref(
     u: Float[Array, "*batch L H"], k: Float[Array, "Lk H"], segments: Int[Array, "*batch L"]
 ) -> Float[Array, "*batch L H"]:

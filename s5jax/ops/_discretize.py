@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
+from s5jax._promotion import default_promotion
 
+
+@default_promotion
 def discretize_zoh(
     Lambda: Inexact[Array, "*#shape"], Delta: Float[Array, "*#shape"]
 ) -> tuple[Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
@@ -52,6 +55,7 @@ def discretize_zoh(
     return jnp.exp(z), Delta * phi1(z)
 
 
+@default_promotion
 def discretize_zoh_ref(
     Lambda: Inexact[Array, "*#shape"], Delta: Float[Array, "*#shape"]
 ) -> tuple[Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
@@ -75,6 +79,7 @@ def discretize_zoh_ref(
     return jnp.exp(z), Delta * mean
 
 
+@default_promotion
 def discretize_bilinear(
     Lambda: Inexact[Array, "*#shape"], Delta: Float[Array, "*#shape"]
 ) -> tuple[Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
@@ -113,6 +118,7 @@ def discretize_bilinear(
     return (1 + half) * inverse, Delta * inverse
 
 
+@default_promotion
 def discretize_bilinear_ref(
     Lambda: Inexact[Array, "*#shape"], Delta: Float[Array, "*#shape"]
 ) -> tuple[Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
@@ -138,6 +144,7 @@ def discretize_bilinear_ref(
 
 
 @jax.custom_jvp
+@default_promotion
 def phi1(z: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
     r"""First exponential integrator function, accurate everywhere.
 
@@ -171,6 +178,7 @@ def phi1(z: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
 
 
 @phi1.defjvp
+@default_promotion
 def _phi1_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (z_dot,) = primals, tangents
     phi = phi1(z)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
+from s5jax._promotion import default_promotion
 from s5jax.ops._vandermonde import vandermonde, vandermonde_ref
 
 KernelToReal = Literal["real", "imag", "sum", "prod"]
@@ -14,6 +15,7 @@ KernelToReal = Literal["real", "imag", "sum", "prod"]
 _FACTORS = {"real": 1, "imag": -1j, "sum": 1 - 1j}
 
 
+@default_promotion
 def dlr_kernel(
     W: Complex[Array, "*batch H N"],
     z: Complex[Array, " N"] | Complex[Array, "H N"],
@@ -56,6 +58,7 @@ def dlr_kernel(
     return _made_real(lambda c: vandermonde(c, z, L), W, kernel_to_real)
 
 
+@default_promotion
 def dlr_kernel_ref(
     W: Complex[Array, "*batch H N"],
     z: Complex[Array, " N"] | Complex[Array, "H N"],
@@ -78,6 +81,7 @@ def dlr_kernel_ref(
     return {"real": re, "imag": im, "sum": re + im, "prod": re * im}[kernel_to_real]
 
 
+@default_promotion
 def dlr_modes(
     W: Complex[Array, "H N"],
     z: Complex[Array, " N"] | Complex[Array, "H N"],
@@ -118,6 +122,7 @@ def dlr_modes(
     return w.reshape(*w.shape[:-2], -1), v.reshape(*v.shape[:-2], -1)
 
 
+@default_promotion
 def dss_softmax_kernel(
     W: Complex[Array, "*batch H N"],
     Lambda: Complex[Array, " N"],
@@ -172,6 +177,7 @@ def dss_softmax_kernel(
     return _made_real(weighted_sum, w, kernel_to_real)
 
 
+@default_promotion
 def dss_softmax_kernel_ref(
     W: Complex[Array, "*batch H N"],
     Lambda: Complex[Array, " N"],

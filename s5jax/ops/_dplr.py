@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
+from s5jax._promotion import default_promotion
 from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._tables import free_response, highest, last_state
 
@@ -33,6 +34,7 @@ class DPLR(NamedTuple):
     B_bar: Complex[Array, "*batch H M"]
 
 
+@default_promotion
 def discretize_dplr(
     Lambda: Complex[Array, "H M"],
     P: Complex[Array, "H R M"],
@@ -82,6 +84,7 @@ def discretize_dplr(
     return DPLR(t * e * Lambda, U, V, B_bar)
 
 
+@default_promotion
 def dplr_step(
     system: DPLR, x: Complex[Array, "*batch H M"], u: Float[Array, "*batch H"]
 ) -> Complex[Array, "*batch H M"]:
@@ -111,6 +114,7 @@ def dplr_change(system: DPLR, x: Complex[Array, "*batch H M"]) -> Complex[Array,
     return system.d * x + _low_rank(system.U, system.V, x)
 
 
+@default_promotion
 def dplr_kernel(
     Lambda: Complex[Array, "H M"],
     P: Complex[Array, "H R M"],
@@ -168,6 +172,7 @@ def dplr_kernel(
     return dplr_response(system, C, system.B_bar, L)
 
 
+@default_promotion
 def dplr_kernel_ref(
     Lambda: Complex[Array, "H M"],
     P: Complex[Array, "H R M"],
@@ -197,6 +202,7 @@ def dplr_kernel_ref(
     return jnp.stack(K, -2)
 
 
+@default_promotion
 def dplr_response(
     system: DPLR, C: Complex[Array, "*batch H M"], x: Complex[Array, "*batch H M"], L: int
 ) -> Float[Array, "*batch L H"]:
@@ -226,6 +232,7 @@ def dplr_response(
     return free_response(_powers(system), _real(2 * C.conj()), _real(x), L)
 
 
+@default_promotion
 def dplr_state(
     system: DPLR, u: Float[Array, "*batch L H"], x0: Complex[Array, "*batch H M"]
 ) -> Complex[Array, "*batch H M"]:
@@ -252,6 +259,7 @@ def dplr_state(
     return _complex(last_state(_powers(system), _real(system.B_bar), u, _real(x0)))
 
 
+@default_promotion
 def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
     """Tables for `chunked_conv` with the kernel that `dplr_kernel` forms.
 

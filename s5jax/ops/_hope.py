@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
+from s5jax._promotion import default_promotion
 from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._convolution import fft_conv_ref
 from s5jax.ops._scan import linear_scan
@@ -23,6 +24,7 @@ from s5jax.ops._tables import free_response, highest, last_state, lower_toeplitz
 from s5jax.ops._vandermonde import _exponentials, block_length
 
 
+@default_promotion
 def hope_transfer_function(
     h: Inexact[Array, "*batch H N"],
     Delta: Float[Array, "*batch H"],
@@ -71,6 +73,7 @@ def hope_transfer_function(
     return jnp.moveaxis(G, -1, -2)
 
 
+@default_promotion
 def hope_transfer_function_ref(
     h: Inexact[Array, "*batch H N"],
     Delta: Float[Array, "*batch H"],
@@ -92,6 +95,7 @@ def hope_transfer_function_ref(
     return jnp.stack(terms).sum(0)
 
 
+@default_promotion
 def hope_kernel(
     h: Float[Array, "*batch H N"], Delta: Float[Array, " H"], L: int
 ) -> Float[Array, "*batch L H"]:
@@ -140,6 +144,7 @@ def hope_kernel(
     return jnp.concatenate([d[..., None, :], later], -2)[..., :L, :]
 
 
+@default_promotion
 def hope_kernel_ref(
     h: Float[Array, "*batch H N"], Delta: Float[Array, " H"], L: int
 ) -> Float[Array, "*batch L H"]:
@@ -162,6 +167,7 @@ def hope_kernel_ref(
     return K
 
 
+@default_promotion
 def hope_step(
     h: Float[Array, "H N"],
     Delta: Float[Array, " H"],
@@ -216,6 +222,7 @@ def hope_step(
     return (h * v[..., 1:]).sum(-1), x + (s[:, None] * v[..., :-1] - decay * x)
 
 
+@default_promotion
 def hope_response(
     h: Float[Array, "*batch H N"],
     Delta: Float[Array, " H"],
@@ -247,6 +254,7 @@ def hope_response(
     return free_response(_powers(Delta, h.shape[-1]), _readout(h, Delta)[0], x, L)
 
 
+@default_promotion
 def hope_state(
     Delta: Float[Array, " H"], u: Float[Array, "*batch L H"], x0: Float[Array, "*batch H N"]
 ) -> Float[Array, "*batch H N"]:
@@ -275,6 +283,7 @@ def hope_state(
     return last_state(_powers(Delta, n), _drive(Delta, n), u, x0)
 
 
+@default_promotion
 def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> ChunkTables:
     """Tables for `chunked_conv` with the kernel that `hope_kernel` forms.
 

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Inexact
 
+from s5jax._promotion import default_promotion
+
 _BLOCK = 128
 _LONG = 4096
 _ROW_BYTES = range(513, 2048)
@@ -55,6 +57,7 @@ def recur(
     return _sweep(advance, x0, b, (), reverse)[1]
 
 
+@default_promotion
 def _recur_jvp(reverse: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     A, b, x0 = primals
     A_dot, b_dot, x0_dot = (None if isinstance(t, SymbolicZero) else t for t in tangents)

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 
 
 def multiscale_length(S: int, d: int, *, init_scale: int = 0) -> int:
@@ -39,6 +40,7 @@ def multiscale_length(S: int, d: int, *, init_scale: int = 0) -> int:
     return d << (S - 1 + init_scale)
 
 
+@default_promotion
 def multiscale_kernel(
     w: Float[Array, "S H d"], alpha: Float[Array, " H"], *, init_scale: int = 0
 ) -> Float[Array, "T H"]:
@@ -83,6 +85,7 @@ def multiscale_kernel(
     return jnp.concatenate(pieces, -1).T
 
 
+@default_promotion
 def multiscale_kernel_ref(
     w: Float[Array, "S H d"], alpha: Float[Array, " H"], *, init_scale: int = 0
 ) -> Float[Array, "T H"]:
@@ -117,6 +120,7 @@ class MultiscaleState(NamedTuple):
     time: Int[Array, ""]
 
 
+@default_promotion
 def init_multiscale_state(
     S: int,
     H: int,
@@ -158,6 +162,7 @@ def init_multiscale_state(
     return MultiscaleState(zeros(boxes), zeros(ramps), jnp.zeros((), jnp.int32))
 
 
+@default_promotion
 def multiscale_step(
     w: Float[Array, "S H d"],
     alpha: Float[Array, " H"],

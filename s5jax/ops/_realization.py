@@ -5,6 +5,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float64
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 from s5jax.ops._state_space import StateSpace
 
 _DENSE = 512
@@ -14,6 +15,7 @@ _TOLERANCE = 1e-12
 """Error of the singular values that Lanczos stops at, and size of those that count as zero."""
 
 
+@default_promotion
 def hankel_singular_values(kernel: ArrayLike, order: int) -> Float64[np.ndarray, "H order"]:
     r"""The largest singular values of the Hankel matrix of each feature's kernel.
 
@@ -51,6 +53,7 @@ def hankel_singular_values(kernel: ArrayLike, order: int) -> Float64[np.ndarray,
     return np.stack([np.abs(_eigenpairs(k, order)[0]) for k in K.T])
 
 
+@default_promotion
 def ho_kalman(kernel: ArrayLike, order: int) -> StateSpace:
     r"""A small state space for each feature, whose response is close to a given kernel.
 
@@ -91,6 +94,7 @@ def ho_kalman(kernel: ArrayLike, order: int) -> StateSpace:
     return StateSpace(A, B, C, np.zeros((len(A), 1, 1)))
 
 
+@default_promotion
 def balanced_truncation(ssm: StateSpace, order: int) -> tuple[StateSpace, float]:
     r"""The most reachable and observable states of a stable state space.
 

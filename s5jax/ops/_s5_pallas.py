@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from s5jax._promotion import default_promotion
 from s5jax.ops._s5_kernels import (
     STEPS,
     Plan,
@@ -84,6 +85,7 @@ def _fused_scan(
     return y, last
 
 
+@default_promotion
 def _forward(
     plan: Plan, a: Array, B: Array, C: Array, D: Array, u: Array, start: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
@@ -91,6 +93,7 @@ def _forward(
     return (y, last), (a, B, C, D, u, start, borders)
 
 
+@default_promotion
 def _backward(
     plan: Plan, residuals: tuple[Array, ...], cotangents: tuple[Array, Array]
 ) -> tuple[Array, ...]:

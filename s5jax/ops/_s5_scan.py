@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from s5jax._promotion import default_promotion
 from s5jax.ops._scan import linear_scan
 
 _MAX_STATES, _MAX_FEATURES = 256, 512
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
+@default_promotion
 def s5_scan(
     Lambda_bar: Complex[Array, " P"],
     B_bar: Complex[Array, "P H"],
@@ -84,6 +86,7 @@ def s5_scan(
     return fused_scan(Lambda_bar, B_bar, C, D, u, x0, reverse=reverse, interpret=interpret)
 
 
+@default_promotion
 def s5_scan_ref(
     Lambda_bar: Complex[Array, " P"],
     B_bar: Complex[Array, "P H"],

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
+from s5jax._promotion import default_promotion
 from s5jax.ops._complex import complex_to_pair, pair_to_complex
 from s5jax.ops._in_place import recur, table
 
@@ -43,6 +44,7 @@ def scan_backend(backend: Backend = "auto") -> str:
     return "sequential" if jax.default_backend() == "cpu" else "associative"
 
 
+@default_promotion
 def linear_scan(
     a: Inexact[Array, " P"] | Inexact[Array, "*batch L P"],
     b: Inexact[Array, "*batch L P"],
@@ -109,6 +111,7 @@ def linear_scan(
     return jnp.moveaxis(_solve(algorithm, reverse, a, b, x0, cut), 0, -2)
 
 
+@default_promotion
 def pair_scan(
     a: Complex[Array, " P"] | Complex[Array, "*batch L P"],
     b: Float[Array, "*batch L 2 P"],
@@ -171,6 +174,7 @@ def pair_scan(
     return _constant(a.astype(dtype), b, complex_to_pair(x0, axis=-2), reverse, time=-3)
 
 
+@default_promotion
 def linear_scan_ref(
     a: Inexact[Array, " P"] | Inexact[Array, "*batch L P"],
     b: Inexact[Array, "*batch L P"],
@@ -264,6 +268,7 @@ def _solve(backend: str, reverse: bool, a: Array, b: Array, x0: Array, cut: Arra
 
 
 @_solve.defjvp
+@default_promotion
 def _solve_jvp(
     backend: str, reverse: bool, primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[Array, Array]:

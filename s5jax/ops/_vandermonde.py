@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from s5jax._promotion import default_promotion
 
+
+@default_promotion
 def vandermonde(
     c: Complex[Array, "*batch H N"],
     z: Complex[Array, "H N"] | Complex[Array, " N"],
@@ -81,6 +84,7 @@ def _shared(
     return jnp.moveaxis(K[:L], 0, -2)
 
 
+@default_promotion
 def vandermonde_ref(
     c: Complex[Array, "*batch H N"],
     z: Complex[Array, "H N"] | Complex[Array, " N"],
@@ -100,6 +104,7 @@ def vandermonde_ref(
     return (c[..., None, :, :] * table).sum(-1).real
 
 
+@default_promotion
 def vandermonde_state(
     u: Float[Array, "*batch L H"],
     z: Complex[Array, "H N"],
@@ -149,6 +154,7 @@ def vandermonde_state(
     return _exponentials(z, L, 2)[..., 1] * x0 + B * driven
 
 
+@default_promotion
 def vandermonde_state_ref(
     u: Float[Array, "*batch L H"],
     z: Complex[Array, "H N"],
@@ -189,6 +195,7 @@ def _exponentials(z: Complex[Array, "*shape"], step: int, n: int) -> Complex[Arr
 
 
 @_exponentials.defjvp
+@default_promotion
 def _exponentials_jvp(
     step: int, n: int, primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ToyTask
 from flax import nnx
 
 import s5jax
@@ -23,7 +24,8 @@ from experiments.mesh import make_mesh
 from experiments.metrics import BadSteps, read_rows
 from experiments.nonfinite import explain, investigate, name
 from experiments.results import read_results
-from experiments.tasks import get_task
+from experiments.tasks import TASKS, get_task
+from experiments.tasks._task import measure_classification
 from experiments.watch import summarize_step, watch
 
 LAYERS = {
@@ -91,7 +93,7 @@ class Patient:
 
             value, grads = jax.value_and_grad(loss)(inner)
             batch = {"index": jnp.array([7, 9]), "x": x}
-            return summarize_step(batch, {"u": x}, params, grads, {"loss": value}, calls)
+            return summarize_step(batch, {"u": x}, 2, params, grads, {"loss": value}, calls)
 
         self._probe = probe
 
@@ -217,6 +219,49 @@ def test_a_run_stops_before_a_checkpoint_is_spoilt_and_can_leave_the_step_out(
     out = capsys.readouterr().out
     assert "Left out: 1 of the last steps." in out
     assert f"x of example {index}" in out
+
+
+class Words(ToyTask):
+    """The toy in tokens of 0 and 1; the infinite example has the token 2 or -1, or that label."""
+
+    encoder = "tokens"
+    d_input = 2
+    token: int | None = None
+    label: int | None = None
+
+    def inputs(self, batch):
+        x = batch["x"][..., 0]
+        u = (x > 0).astype(jnp.int32)
+        return {"u": u if self.token is None else jnp.where(jnp.isfinite(x), u, self.token)}
+
+    def measure(self, outputs, batch):
+        label = batch["label"]
+        if self.label is not None:
+            label = jnp.where(jnp.isfinite(batch["x"]).all((1, 2)), label, self.label)
+        return measure_classification(outputs, label)
+
+
+@pytest.mark.parametrize("encoder", ["embedding", "one_hot"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("token", 2), ("token", -1), ("label", 2), ("label", -100)]
+)
+def test_tokens_and_labels_that_do_not_exist_end_the_run(
+    name, value, encoder, ill, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(Words, name, value)
+    monkeypatch.setitem(TASKS, "toy", Words)
+    run = ill(tmp_path / "run")
+    model = dataclasses.replace(run.config.model, token_encoder=encoder)
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, model=model))
+    with pytest.raises(RunError, match=f"^Step {BAD_STEP}: the loss is nan") as error:
+        run.fit("stop")
+    reason = {
+        "token": "The data have tokens outside of the model's vocabulary: "
+        f"{value} in example {run.config.data.bad_index} at [0].",
+        "label": "the loss that the task makes of them is not",
+    }[name]
+    assert reason in str(error.value)
+    assert run.checkpoints() == [4]
 
 
 def test_a_run_goes_back_and_on_with_later_batches(rolled_back):

@@ -11,6 +11,7 @@ from experiments.build import evaluate, prepare
 from experiments.data import on_device, train_batches
 from experiments.mesh import make_mesh
 from experiments.metrics import summarize
+from experiments.recipes import get_recipe
 from experiments.tasks import TASKS, get_task
 from experiments.tasks._task import measure_classification
 
@@ -159,3 +160,33 @@ def test_a_task_may_report_what_is_no_mean_over_examples(toy, one_device, monkey
     _, meter = setup.steps.train(setup.steps.initial, batch)
     row, _ = summarize(meter, setup.task)
     assert row["spread"] == pytest.approx(2 * np.asarray(batch["x"]).std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [3, -1, -100, 255])
+def test_a_label_that_is_not_a_class_gives_nan(bad):
+    """Also in bytes, of which JAX takes 256 for 0."""
+    logits = jnp.log(jnp.arange(1.0, 7.0).reshape(2, 3))
+    labels = jnp.array([1, bad % 256 if bad == 255 else bad])
+    labels = labels.astype(jnp.uint8) if bad == 255 else labels
+
+    def loss(logits):
+        values = measure_classification(logits, labels)
+        return values["loss"].mean(), values
+
+    (mean, values), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(logits)
+    assert jnp.isnan(mean)
+    np.testing.assert_allclose(values["loss"], [np.log(3), np.nan], rtol=1e-6)
+    np.testing.assert_array_equal(values["accuracy"], [0, np.nan])
+    assert jnp.isnan(gradient[1]).all()
+
+
+@pytest.mark.parametrize("name", ["pathfinder_segmentation_128", "listops_subtrees"])
+def test_a_label_of_a_step_that_is_not_a_class_gives_nan(name):
+    task = get_task(name)(get_recipe(name, "dlr" if "seg" in name else "s5", "smoke").data)
+    column = "label" if name == "listops_subtrees" else "target"
+    outputs = jnp.zeros((2, 16, task.d_output))
+    labels = jnp.ones((2, 16), jnp.int8).at[1, 3].set(task.d_output)
+    loss = jax.jit(lambda labels: task.measure(outputs, {column: labels})["loss"])
+    assert jnp.isfinite(loss(jnp.ones_like(labels))).all()
+    assert jnp.isnan(loss(labels))[1]
+    assert jnp.isnan(loss(labels.at[1, 3].set(-1)))[1]
