@@ -11,6 +11,7 @@ from experiments.build import evaluate, prepare
 from experiments.cli import FileFlags, MeshSpec
 from experiments.config import Config, read_config
 from experiments.errors import UsageError, blaming_options, run_command
+from experiments.files import UserPath, check_output, user_path
 from experiments.loop import describe
 from experiments.mesh import make_mesh
 from experiments.process import set_up_process
@@ -25,9 +26,9 @@ class EvaluateFlags(FileFlags):
     Example: python -m experiments.evaluate --workdir=runs/pathx-s5-smoke-seed0
     """
 
-    workdir: Path
+    workdir: UserPath
     """Folder of the run."""
-    json: Path | None = None
+    json: UserPath | None = None
     """File to write the figures to."""
     mesh: MeshSpec = None
     """Devices: N share each batch, M each sequence; without it, all of them share each batch."""
@@ -36,7 +37,7 @@ class EvaluateFlags(FileFlags):
 
 
 def evaluate_run(
-    workdir: Path,
+    workdir: str | Path,
     mesh: str | None = None,
     files: Files = HERE,
     dt: int | None = None,
@@ -73,12 +74,13 @@ def evaluate_run(
     return {**recorded, **figures, **({} if dt is None else {"dt": dt})}
 
 
-def load_run(workdir: Path) -> tuple[Config, Results, nnx.Module]:
+def load_run(workdir: str | Path) -> tuple[Config, Results, nnx.Module]:
     """Configuration, results and model of a finished run.
 
     Raises:
         UsageError: if the folder holds none.
     """
+    workdir = user_path(workdir)
     config = read_config(workdir)
     results = read_results(workdir)
     if results is None:
@@ -93,6 +95,8 @@ def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
     set_up_process()
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
+    if flags.json is not None:
+        check_output(flags.json, "--json")
     results = evaluate_run(flags.workdir, flags.mesh, flags.files(), flags.dt)
     print(describe(results))
     if flags.dt is not None:

@@ -14,12 +14,13 @@ import numpy as np
 import optax
 
 from experiments.errors import check_positive, pick
+from experiments.files import user_path
 from experiments.tasks._readers import read_npz
 
 Split = Literal["train", "validation", "test"]
 Head = Literal["classify", "match", "label", "language", "image_regression"]
 Batch = Mapping[str, Any]
-DATA_DIR = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+DATA_DIR = user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Files:
 
     data_dir: Path = DATA_DIR
     download: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_dir", user_path(self.data_dir))
 
 
 HERE = Files()
