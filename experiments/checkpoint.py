@@ -69,6 +69,7 @@ class Checkpoints:
         )
         logging.getLogger("absl").addFilter(_is_not_of_orbax)
         with _as_run_error(f"open the checkpoints in {folder}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = _Manager(self._folder, options=options)
         self._background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._writing: tuple[int, concurrent.futures.Future[None]] | None = None

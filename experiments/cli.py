@@ -13,6 +13,7 @@ import tyro
 from experiments.config import Config, OptimOptions, TrainOptions
 from experiments.distributed import connect
 from experiments.errors import UsageError, blaming_options, nearest
+from experiments.files import UserPath
 from experiments.models import MODELS, ModelOptions
 from experiments.recipes import PRESETS, RECIPES, get_recipe
 from experiments.tasks import DATA_DIR, TASKS, DataOptions, Files, Split
@@ -30,14 +31,14 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 class FileFlags:
     """Where data sets lie."""
 
-    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = DATA_DIR
+    data_dir: Annotated[UserPath, tyro.conf.arg(metavar="DIR")] = DATA_DIR
     """Folder of the data sets, in the layout of tensorflow-datasets."""
     download: Switch = False
     """Fetch a missing data set from its publisher."""
 
     def files(self) -> Files:
         """As tasks take it."""
-        return Files(self.data_dir.expanduser(), self.download)
+        return Files(self.data_dir, self.download)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class PlanSelection(Selection):
 class TrainSelection(PlanSelection):
     """The flags of ``experiments.train`` that do not depend on task and model."""
 
-    workdir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    workdir: Annotated[UserPath | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the run; without it, runs/TASK-MODEL-PRESET-seedSEED."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """At a non-finite loss or gradient: end the run, leave the step out, or go back to the last
@@ -162,7 +163,7 @@ class SampleSelection(Selection):
     """Which examples."""
     n: int = 100
     """How many examples."""
-    out: str = "sample.npz"
+    out: UserPath = Path("sample.npz")
     """The file to write."""
 
 
@@ -182,9 +183,9 @@ class PrepareFlags:
 
     task: Annotated[str, tyro.conf.arg(metavar="NAME")]
     """Whose data set."""
-    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = DATA_DIR
+    data_dir: Annotated[UserPath, tyro.conf.arg(metavar="DIR")] = DATA_DIR
     """Folder of the data sets, in the layout of tensorflow-datasets."""
-    source: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    source: Annotated[UserPath | None, tyro.conf.arg(metavar="DIR")] = None
     """The publisher's files, packed or unpacked, or their folder; without it, a download."""
 
 
@@ -275,7 +276,9 @@ def _parse(
     read = functools.partial(
         tyro.cli, prog=prog, use_underscores=True, return_unknown_args=True, description=text
     )
-    selection, _ = read(selection_type, args=selecting)
+    selection, others = read(selection_type, args=selecting)
+    if selection.task is None and (unknown := [arg for arg in others if "." not in arg]):
+        raise UsageError(_explain_unknown(unknown[0], selection))
     if selection.task is None and wants_help:
         more = "With --task=NAME, --help shows the options of its data, model and training, too."
         read(selection_type, args=["--help"], description=text + more)

@@ -1,7 +1,9 @@
 """The configuration of a run: typed, checked, and the same as ``config.json``."""
 
 import dataclasses
+import functools
 import json
+import os
 import reprlib
 import sys
 import types
@@ -9,6 +11,8 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from experiments.errors import (
     UsageError,
@@ -154,6 +158,18 @@ class Config:
                 f"{self.train.batch_size} of {self.data.n_train}."
             )
 
+    def checked(self) -> "Config":
+        """The same with values of the declared types, as ``config.json`` can hold them.
+
+        Numbers of NumPy, paths and lists become numbers, texts and tuples of Python.
+
+        Raises:
+            UsageError: if a value is of another type.
+        """
+        sections = {name: getattr(self, name) for name in ("data", "model", "optim", "train")}
+        checked = {name: _checked(section, name) for name, section in sections.items()}
+        return dataclasses.replace(self, seed=_convert(int, _plain(self.seed), "seed"), **checked)
+
     @property
     def steps_per_epoch(self) -> int:
         """Steps that see each training example once; the ragged rest of an epoch is dropped."""
@@ -269,7 +285,7 @@ def _read(section: type[Section], values: object, where: str) -> Section:
         return values
     if not isinstance(values, Mapping):
         raise UsageError(f"`{where}` must be an object; got {reprlib.repr(values)}.")
-    hints = typing.get_type_hints(section)
+    hints = _hints(section)
     names = [field.name for field in dataclasses.fields(section)]  # ty: ignore[invalid-argument-type]
     for name in values:
         if name not in names:
@@ -283,6 +299,32 @@ def _read(section: type[Section], values: object, where: str) -> Section:
     read = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
     with blaming_options():
         return section(**read)
+
+
+@functools.cache
+def _hints(section: type) -> dict[str, Any]:
+    return typing.get_type_hints(section)
+
+
+def _checked(section: Any, where: str) -> Any:
+    hints = _hints(type(section))
+    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    return dataclasses.replace(
+        section,
+        **{
+            name: _convert(hints[name], _plain(value), f"{where}.{name}")
+            for name, value in values.items()
+        },
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value of Python for one of NumPy or a path, and for those in a tuple."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.cli import parse_prepare, parse_sample
-from experiments.errors import UsageError, blaming_options, run_command
+from experiments.errors import UsageError, blaming_options, nearest, run_command
+from experiments.files import check_output, replacing
 from experiments.mesh import by_example, replicated
 from experiments.prepare import prepare
 from experiments.tasks import Batch, Split, Task, get_task
@@ -181,29 +182,31 @@ def main() -> None:
     """Reads the command line, and writes a sample or prepares a data set."""
     command, *args = sys.argv[1:] or ["--help"]
     commands = {"sample": _sample_command, "prepare": _prepare_command}
-    if command in commands:
+    usage = "python -m experiments.data sample|prepare --task=NAME ...   (--help lists the options)"
+    if command in ("-h", "--help"):
+        print(f"usage: {usage}")
+    elif command in commands:
         commands[command](args)
-        return
-    print(
-        "usage: python -m experiments.data sample|prepare --task=NAME ...   "
-        "(--help lists the options)"
-    )
-    raise SystemExit(0 if command in ("-h", "--help") else 2)
+    else:
+        hint = nearest(command, commands)
+        raise UsageError(f"Unknown command {command!r}: the usage is {usage}.{hint}")
 
 
 def _sample_command(args: Sequence[str]) -> None:
     flags = parse_sample(args)
+    out = flags.out if flags.out.suffix == ".npz" else flags.out.with_name(f"{flags.out.name}.npz")
+    check_output(flags.out, "--out")
     task = get_task(str(flags.task))(flags.data, flags.files())
     arrays = sample(task, flags.split, seed=flags.seed, n=flags.n)
-    np.savez(flags.out, allow_pickle=False, **arrays)
+    with replacing(out, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-    print(f"Wrote {flags.out}: {shapes}")
+    print(f"Wrote {out}: {shapes}")
 
 
 def _prepare_command(args: Sequence[str]) -> None:
     flags = parse_prepare(args)
-    source = flags.source and flags.source.expanduser()
-    prepare(flags.task, flags.data_dir.expanduser(), source)
+    prepare(flags.task, flags.data_dir, flags.source)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What a run shows: a progress bar on a terminal, sparse lines elsewhere."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -13,17 +14,34 @@ from experiments.distributed import is_main
 SECONDS_BETWEEN_LINES = 10.0
 
 
+class PipeConsole(Console):
+    """Lets whoever prints decide what happens when the reader has gone; Rich ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Called where a BrokenPipeError is handled."""
+        raise
+
+
 class Display:
     """Shows the progress of a run, in process 0; a context manager.
+
+    What cannot be shown, for instance because the terminal was closed, ends nothing: the record of
+    the run is in its folder.
 
     Args:
         options: length of the run and size of its batches.
         step: the step from which it goes on.
+        on_broken_pipe: called when the program that reads the output has ended.
     """
 
-    def __init__(self, options: TrainOptions, *, step: int) -> None:
+    def __init__(
+        self, options: TrainOptions, *, step: int, on_broken_pipe: Callable[[], None]
+    ) -> None:
         self.steps, self.batch_size = options.steps, options.batch_size
-        self.console = Console(soft_wrap=True, highlight=False, markup=False, quiet=not is_main())
+        self.on_broken_pipe = on_broken_pipe
+        self.console = PipeConsole(
+            soft_wrap=True, highlight=False, markup=False, quiet=not is_main()
+        )
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
         self._bar = Progress(*columns, console=self.console)
         self._bar_task = self._bar.add_task("", total=self.steps, completed=step, text="")
@@ -40,11 +58,18 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         if self._has_bar:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
 
     def report(self, text: str) -> None:
         """Shows a line above the bar."""
-        self.console.print(text)
+        try:
+            self.console.print(text)
+        except BrokenPipeError:
+            self.console.quiet = True
+            self.on_broken_pipe()
+        except OSError:
+            self.console.quiet = True
 
     def advance(self) -> None:
         """Counts a step."""

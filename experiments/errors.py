@@ -2,10 +2,13 @@
 
 import contextlib
 import difflib
+import io
+import numbers
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -13,6 +16,10 @@ import jax
 
 T = TypeVar("T")
 EXPANSION = 100
+LARGEST = 2**31
+"""What no option reaches: steps and examples are counted in 32 bits."""
+BROKEN_PIPE = 128 + getattr(signal, "SIGPIPE", 13)
+"""The exit code where the reader of the output has gone, as shells have it."""
 
 
 class UsageError(ValueError):
@@ -35,8 +42,9 @@ class InterruptedRun(Exception):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``" Did you mean 'pathx'?"``, empty when nothing is near."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    by_lower = {each.lower(): each for each in valid}
+    close = difflib.get_close_matches(str(name).lower().strip(), list(by_lower), n=1)
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 def pick(kind: str, name: str, table: Mapping[str, T]) -> T:
@@ -132,26 +140,84 @@ def shorten(value: object, size: int = 300) -> str:
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Runs a command line; turns the errors above into one sentence and an exit code."""
+    """Runs a command line; turns what can end it into one sentence and an exit code."""
+    _open_standard_streams()
     try:
-        command()
+        try:
+            command()
+        except SystemExit:  # after a help text
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except UsageError as error:
         _leave(error, 2)
-    except (RunError, OSError) as error:
+    except BrokenPipeError:
+        _leave("", BROKEN_PIPE)
+    except OSError as error:
+        _leave(_describe(error), 1)
+    except RunError as error:
         _leave(error, 1)
     except InterruptedRun as error:
-        print(error, file=sys.stderr)
+        _say_last(error)
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt:
         _leave("Interrupted.", 130)
+    except Exception as error:
+        for cause in _causes(error):
+            said = str(cause)
+            if said.startswith("Unable to initialize backend"):
+                _leave(f"JAX finds no device as JAX_PLATFORMS asks for: {shorten(said)}", 2)
+            if isinstance(cause, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+                _leave(
+                    f"Out of memory: {shorten(said) or 'no more is left'}. Take a smaller batch or "
+                    "model, or a machine with more.",
+                    1,
+                )
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _describe(error: OSError) -> str:
+    """Without the number of the error, which is for programs."""
+    if error.strerror is None:
+        return str(error)
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not files:
+        return f"Could not read or write: {error.strerror}."
+    return f"Could not read or write {' and '.join(files)}: {error.strerror}."
+
+
+def _open_standard_streams() -> None:
+    r"""Lets a command print whatever it has to, wherever it was started.
+
+    A stream that was closed leads nowhere, lest a file of the run gets its number; and what the
+    encoding of the output lacks is written as ``\xe4``.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _check(
     options: object, values: Mapping[str, float], rule: str, holds: Callable[[float], bool]
 ) -> None:
     for name, value in values.items():
+        where = f"{type(options).__name__}: `{name}`"
+        if not isinstance(value, numbers.Real):
+            raise ValueError(f"{where} must be a number; got {value!r}.")
         if not holds(value):
-            raise ValueError(f"{type(options).__name__}: `{name}` must {rule}; got {value!r}.")
+            raise ValueError(f"{where} must {rule}; got {value!r}.")
+        if not value < LARGEST:
+            raise ValueError(f"{where} must be below 2**31; got {value!r}.")
 
 
 def _leave(message: object, code: int) -> NoReturn:
@@ -160,8 +226,23 @@ def _leave(message: object, code: int) -> NoReturn:
     One of many processes goes without JAX's good-bye, for which all the others would have to come:
     they notice. Process 0, without which they cannot be, lets them speak first.
     """
-    print(message, file=sys.stderr, flush=True)
+    _say_last(message)
     if jax.distributed.is_initialized():
         time.sleep(1 if jax.process_index() == 0 else 0)
         os._exit(code)
     raise SystemExit(code)
+
+
+def _say_last(message: object) -> None:
+    """Prints to the standard error, and leaves nothing for Python to write at its end.
+
+    Whoever read either stream may have gone, as after a terminal was closed.
+    """
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            if stream is sys.stderr and str(message):
+                print(message, file=stream)
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -9,6 +9,7 @@ from experiments.build import Trained, evaluate, load_trained, prepare
 from experiments.cli import FileFlags, MeshSpec
 from experiments.config import Config, read_config
 from experiments.errors import UsageError, blaming_options, run_command
+from experiments.files import UserPath, check_output, user_path
 from experiments.fingerprint import OnChangedData, check_data
 from experiments.loop import describe
 from experiments.mesh import make_mesh
@@ -21,7 +22,7 @@ from experiments.tasks import HERE, DataOptions, Files
 class EvaluateData:
     """Data: where they are."""
 
-    file: Path | None = None
+    file: UserPath | None = None
     """The run's own file, if it has moved (of the tasks arrays and chars)."""
 
 
@@ -32,12 +33,12 @@ class EvaluateFlags(FileFlags):
     Example: python -m experiments.evaluate --workdir=runs/pathx-s5-smoke-seed0
     """
 
-    workdir: Path
+    workdir: UserPath
     """Folder of the run."""
     data: EvaluateData = dataclasses.field(default_factory=EvaluateData)
     on_changed_data: OnChangedData = "stop"
     """If the data have changed since the run was started: end, or evaluate the model on them."""
-    json: Path | None = None
+    json: UserPath | None = None
     """File to write the figures to."""
     mesh: MeshSpec = None
     """Devices: N share each batch, M each sequence; without it, all of them share each batch."""
@@ -46,7 +47,7 @@ class EvaluateFlags(FileFlags):
 
 
 def evaluate_run(
-    workdir: Path,
+    workdir: str | Path,
     mesh: str | None = None,
     files: Files = HERE,
     dt: int | None = None,
@@ -85,7 +86,7 @@ def evaluate_run(
         config = dataclasses.replace(config, data=_move(config, file))
     devices = make_mesh(mesh, batch_size=config.train.batch_size)
     setup = prepare(config, devices, trained, files=files, dt=dt)
-    check_data(workdir, config, setup.task, on_changed_data)
+    check_data(user_path(workdir), config, setup.task, on_changed_data)
     with blaming_options():
         figures = {
             split: evaluate(setup, setup.steps.initial, split) for split in ("validation", "test")
@@ -102,12 +103,13 @@ def _move(config: Config, file: str | Path) -> DataOptions:
     return dataclasses.replace(config.data, **{"file": str(file)})
 
 
-def load_run(workdir: Path) -> tuple[Config, Results, Trained]:
+def load_run(workdir: str | Path) -> tuple[Config, Results, Trained]:
     """Configuration, results and model of a finished run.
 
     Raises:
         UsageError: if the folder holds none.
     """
+    workdir = user_path(workdir)
     config = read_config(workdir)
     results = read_results(workdir)
     if results is None:
@@ -119,6 +121,8 @@ def main() -> None:
     """Reads the command line, evaluates, and says whether the figures are the recorded ones."""
     set_up_process()
     flags = tyro.cli(EvaluateFlags, prog="python -m experiments.evaluate", use_underscores=True)
+    if flags.json is not None:
+        check_output(flags.json, "--json")
     results = evaluate_run(
         flags.workdir,
         flags.mesh,

@@ -17,6 +17,7 @@ from experiments.build import load_trained, task_for_prediction
 from experiments.cli import FileFlags
 from experiments.config import read_config
 from experiments.errors import UsageError, blaming_options, run_command
+from experiments.files import UserPath, user_path
 from experiments.process import set_up_process
 from experiments.tasks import HERE, TASKS, Files, LanguageTask, get_task
 
@@ -44,7 +45,7 @@ class GenerateFlags(FileFlags, Sampling):
     Example: python -m experiments.generate --workdir=runs/chars-s5-cpu-seed0 --prompt="The "
     """
 
-    workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    workdir: Annotated[UserPath, tyro.conf.arg(metavar="DIR")]
     """Folder of the run."""
     prompt: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
     """What to continue; may be given several times. Pixels are numbers separated by blanks."""
@@ -63,7 +64,7 @@ class Samples(NamedTuple):
 
 
 def generate(
-    workdir: Path, prompts: Sequence[str], sampling: Sampling, *, files: Files = HERE
+    workdir: str | Path, prompts: Sequence[str], sampling: Sampling, *, files: Files = HERE
 ) -> Samples:
     """Continues prompts with the model of a finished run.
 
@@ -80,6 +81,7 @@ def generate(
         UsageError: if the folder holds no finished run of a language model, a prompt cannot be
             read, or an option is impossible.
     """
+    workdir = user_path(workdir)
     config = read_config(workdir)
     if not issubclass(get_task(config.task), LanguageTask):
         valid = ", ".join(name for name, kind in TASKS.items() if issubclass(kind, LanguageTask))

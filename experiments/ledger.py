@@ -9,7 +9,8 @@ from pathlib import Path
 import tyro
 
 from experiments.display import duration
-from experiments.errors import UsageError
+from experiments.errors import UsageError, blaming_file
+from experiments.files import UserPath, replacing
 from experiments.recipes import RECIPES
 from experiments.results import Results, read_results
 from experiments.tasks import get_task
@@ -28,9 +29,9 @@ class LedgerFlags:
     Example: python -m experiments.results --write=README.md
     """
 
-    folder: Path = Path("results")
+    folder: UserPath = Path("results")
     """Folder whose subfolders hold a results.json each."""
-    write: Path | None = None
+    write: UserPath | None = None
     """File whose table, between its two marks, is replaced."""
 
 
@@ -105,6 +106,9 @@ def main() -> None:
     if flags.write is None:
         print(table)
         return
-    text = flags.write.read_text(encoding="utf-8")
-    flags.write.write_text(replace_table(text, table, flags.write), encoding="utf-8")
+    with blaming_file(flags.write, "text in UTF-8"):
+        text = flags.write.read_text(encoding="utf-8")
+    text = replace_table(text, table, flags.write)
+    with replacing(flags.write) as file:
+        file.write(text)
     print(f"Wrote the table to {flags.write}.")

@@ -32,6 +32,7 @@ from experiments.distributed import (
     wait_for_all,
 )
 from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
+from experiments.files import holding, user_path
 from experiments.fingerprint import OnChangedData, check_data
 from experiments.interrupts import Interrupts
 from experiments.mesh import make_mesh
@@ -77,13 +78,13 @@ def fit(
         The contents of ``results.json``; those of a finished run at once.
 
     Raises:
-        UsageError: if the folder holds another configuration, its data have changed, or the
-            configuration is impossible.
+        UsageError: if the folder holds another configuration or is in use by another run, its data
+            have changed, or the configuration is impossible.
         RunError: if a loss or gradient is not finite, with ``"rollback"`` once more after going
             back to the same checkpoint three times; or if a checkpoint cannot be written or read.
-        InterruptedRun: after Ctrl-C or SIGTERM; a checkpoint has been written.
+        InterruptedRun: after Ctrl-C, SIGTERM or SIGHUP; a checkpoint has been written.
     """
-    workdir = Path(workdir)
+    config, workdir = config.checked(), user_path(workdir)
     refuse_another_run(workdir, config)
     results = read_results(workdir)
     if results is not None:
@@ -95,11 +96,11 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.enter_context(noticing_lost_processes())
         check_processes(mesh, f"{config.to_json()} {workdir} {on_nan}")
+        stack.enter_context(holding(workdir))
         interrupts = stack.enter_context(Interrupts())
         setup = prepare(config, mesh, files=files, freeze=on_nan != "skip")
         check_data(workdir, config, setup.task, on_changed_data)
         if is_main():
-            workdir.mkdir(parents=True, exist_ok=True)
             here = environment(mesh)
             if moved := describe_move(workdir, here):
                 say(moved)
@@ -116,7 +117,9 @@ def fit(
         if on_nan != "skip":
             leaves = setup.steps.forget_bad(leaves)
         log = stack.enter_context(MetricsLog(workdir, step=step))
-        display = stack.enter_context(Display(config.train, step=step))
+        display = stack.enter_context(
+            Display(config.train, step=step, on_broken_pipe=interrupts.note_broken_pipe)
+        )
         run = _Run(setup, workdir, on_nan, interrupts, checkpoints, log, display, step, leaves)
         run.train()
         return run.finish()

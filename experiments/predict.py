@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import IO, Annotated
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from experiments.cli import FileFlags
 from experiments.config import read_resolved_config
 from experiments.errors import UsageError, blaming_file, blaming_options, pick, run_command
 from experiments.evaluate import load_run
+from experiments.files import UserPath, check_output, replacing, user_path
 from experiments.process import set_up_process
 from experiments.tasks import HERE, Batch, Files, Task
 
@@ -28,7 +29,7 @@ Row = dict[str, int | float | str]
 class PredictData:
     """Data: what to look at."""
 
-    file: Path
+    file: UserPath
     """The file; with most tasks a .npz as `experiments.data sample` writes it, or one WAV, CSV or
     PNG file."""
 
@@ -40,10 +41,10 @@ class PredictFlags(FileFlags):
     Example: python -m experiments.predict --workdir=runs/sc35-s5-paper-seed0 --data.file=yes.wav
     """
 
-    workdir: Path
+    workdir: UserPath
     """Folder of the run."""
     data: PredictData
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: Annotated[UserPath | None, tyro.conf.arg(metavar="FILE")] = None
     """File to write, .csv or .json; without it, CSV to the standard output."""
 
 
@@ -63,9 +64,8 @@ def predict(workdir: str | Path, file: str | Path, files: Files = HERE) -> list[
     Raises:
         UsageError: if the folder holds no finished run, or the file is not one for its task.
     """
-    workdir = Path(workdir)
     _, _, trained = load_run(workdir)
-    config = read_resolved_config(workdir)
+    config = read_resolved_config(user_path(workdir))
     with blaming_options():
         task = task_for_prediction(config, files, trained)
         if task.head == "language":
@@ -73,7 +73,7 @@ def predict(workdir: str | Path, file: str | Path, files: Files = HERE) -> list[
                 f"A model of {config.task} goes on with a text and has no classes to predict: see "
                 "`python -m experiments.generate --help`."
             )
-        columns = task.read_examples(Path(file))
+        columns = task.read_examples(user_path(file))
         outputs = compute_outputs(trained.model, task, columns, batch_size=config.train.batch_size)
     return list(_rows(task.present(outputs), task.classes, columns.get("length")))
 
@@ -147,17 +147,17 @@ def _describe(output: np.ndarray, classes: tuple[str, ...] | None) -> Row:
     return {"class": classes[output.argmax()], **probabilities}
 
 
-def _write_csv(rows: list[Row], file: TextIO) -> None:
+def _write_csv(rows: list[Row], file: IO[str]) -> None:
     writer = csv.DictWriter(file, fieldnames=rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
-def _write_json(rows: list[Row], file: TextIO) -> None:
+def _write_json(rows: list[Row], file: IO[str]) -> None:
     file.write(json.dumps(rows, indent=2) + "\n")
 
 
-WRITERS: dict[str, Callable[[list[Row], TextIO], None]] = {
+WRITERS: dict[str, Callable[[list[Row], IO[str]], None]] = {
     ".csv": _write_csv,
     ".json": _write_json,
 }
@@ -169,11 +169,13 @@ def main() -> None:
     flags = tyro.cli(PredictFlags, prog="python -m experiments.predict", use_underscores=True)
     suffix = ".csv" if flags.out is None else flags.out.suffix
     write = pick("ending of --out", suffix, WRITERS)
+    if flags.out is not None:
+        check_output(flags.out, "--out")
     rows = predict(flags.workdir, flags.data.file, flags.files())
     if flags.out is None:
         write(rows, sys.stdout)
     else:
-        with flags.out.open("w", encoding="utf-8", newline="") as file:
+        with replacing(flags.out) as file:
             write(rows, file)
 
 

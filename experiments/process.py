@@ -3,9 +3,12 @@
 import ctypes
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
+
+from experiments.files import user_path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
@@ -29,10 +32,28 @@ def keep_compiled() -> None:
     ``JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`` decides otherwise.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "s5jax"
+        folder = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "s5jax"
         jax.config.update("jax_compilation_cache_dir", str(folder))
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder and "://" not in folder and (why := _why_not_writable(Path(folder))):
+        print(
+            f"Compiled programs are not kept, as nothing can be written to {folder} ({why}): name "
+            "another folder in JAX_COMPILATION_CACHE_DIR, or leave it empty.",
+            file=sys.stderr,
+        )
+        jax.config.update("jax_compilation_cache_dir", "")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Asked before JAX does, which warns once for each program."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or "unknown"
 
 
 def _keep_memory() -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from experiments.errors import blaming_file, shorten
+from experiments.errors import UsageError, blaming_file, shorten
+from experiments.files import replacing
 
 Results = dict[str, Any]
 MAX_JSON = 2**20
@@ -35,9 +36,12 @@ def read_results(workdir: Path) -> Results | None:
     path = workdir / "results.json"
     if not path.is_file():
         return None
-    results = read_json(path)
-    with blaming_file(path, "record of a finished run"):
-        _check_results(results)
+    try:
+        results = read_json(path)
+        with blaming_file(path, "record of a finished run"):
+            _check_results(results)
+    except UsageError as error:
+        raise UsageError(f"{error} Delete it: the run then goes on from its checkpoints.") from None
     return results
 
 
@@ -84,9 +88,8 @@ def parse_json(text: str) -> Any:
 
 def write_json(path: Path, values: Results) -> None:
     """Writes a file in one piece: whoever reads it finds all of it or nothing."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(values, indent=2) + "\n")
 
 
 def environment(mesh: Mesh | None = None) -> Results:

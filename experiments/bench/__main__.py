@@ -8,6 +8,7 @@ from experiments.bench.picture import plot_layers
 from experiments.bench.roofline import measure_roofline
 from experiments.bench.suites import SUITES, BenchFlags
 from experiments.errors import UsageError, run_command
+from experiments.files import check_output
 from experiments.mesh import make_mesh
 from experiments.process import set_up_process
 from experiments.results import device_name, environment, write_json
@@ -25,11 +26,8 @@ def main() -> None:
     if flags.max_length < 1_024:
         raise UsageError(f"--max-length must be at least 1024; got {flags.max_length}.")
     for option, path in (("--json", flags.json), ("--picture", flags.picture)):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise UsageError(f"{option} must name a file; {path} is a folder.")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path is not None:
+            check_output(path, option)
     device, roofline = device_name(make_mesh("data=1", batch_size=1)), measure_roofline()
     print(f"{device}: {roofline}", flush=True)
     where = {"device": device, "roofline": roofline._asdict(), **environment()}

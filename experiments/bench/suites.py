@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from experiments.bench.layers import layer_times
 from experiments.bench.roofline import Roofline
 from experiments.config import Config
 from experiments.errors import UsageError
+from experiments.files import UserPath
 from experiments.recipes import get_recipe
 from experiments.tasks import DATA_DIR, Files
 
@@ -32,13 +32,13 @@ class BenchFlags:
     layers: all layers over lengths, by every algorithm; models: the train step of every model;
     tasks: the input pipeline of every task; generators: what draws examples by itself;
     gpu: what a large GPU should reach, on batches of 32 sequences."""
-    json: Path | None = None
+    json: UserPath | None = None
     """File to write the rows to."""
-    picture: Path | None = None
+    picture: UserPath | None = None
     """PNG file to draw time against length to, for the suite layers."""
     max_length: int = 65_536
     """Longest sequence of the suite layers, which starts at 1,024 and goes on in steps of 4."""
-    data_dir: Path = DATA_DIR
+    data_dir: UserPath = DATA_DIR
     """Folder of the data sets for the suite tasks; rows whose data are not there are left out."""
 
 

@@ -4,12 +4,14 @@ import dataclasses
 import json
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from experiments.errors import run_command
+from experiments.display import PipeConsole
+from experiments.errors import pick, run_command
+from experiments.models import MODELS
 from experiments.recipes import RECIPES, Recipe
 from experiments.recipes._recipe import known_length
+from experiments.tasks import TASKS
 
 FIGURES = (
     *("task", "model", "preset", "length", "layers", "width", "batch", "steps", "lr"),
@@ -49,6 +51,9 @@ def figures(recipe: Recipe) -> dict[str, object]:
 def main() -> None:
     """Prints a table with a row for each recipe."""
     flags = tyro.cli(ListFlags, prog="python -m experiments.recipes")
+    for kind, name, table in (("task", flags.task, TASKS), ("model", flags.model, MODELS)):
+        if name is not None:
+            pick(kind, name, table)
     rows = [
         figures(recipe)
         for (task, model, _), recipe in RECIPES.items()
@@ -61,7 +66,7 @@ def main() -> None:
     table = Table(*FIGURES, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in FIGURES))
-    Console(width=200).print(table)
+    PipeConsole(width=200).print(table)
 
 
 def _cell(value: object) -> str:

@@ -16,12 +16,13 @@ import optax
 
 import s5jax
 from experiments.errors import check_positive, pick
+from experiments.files import user_path
 from experiments.tasks._readers import read_npz
 
 Split = Literal["train", "validation", "test"]
 Head = Literal["classify", "match", "label", "language", "image_regression"]
 Batch = Mapping[str, Any]
-DATA_DIR = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+DATA_DIR = user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Files:
 
     data_dir: Path = DATA_DIR
     download: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_dir", user_path(self.data_dir))
 
 
 HERE = Files()
@@ -257,6 +261,11 @@ class Task(abc.ABC):
     def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The ``measures``, from the means of all quantities over the examples."""
         return {name: float(means[name]) for name in self.measures}
+
+
+def absolute_path(path: str) -> str:
+    """A path that is the same from any folder; a leading ``~`` stands for the home folder."""
+    return os.path.abspath(os.path.expanduser(path))  # Path.expanduser fails where there is no home
 
 
 def digest(columns: Mapping[str, np.ndarray]) -> str:

@@ -38,6 +38,7 @@ from experiments.tasks._task import (
     Source,
     Split,
     Task,
+    absolute_path,
     digest,
     measure_classification,
 )
@@ -78,8 +79,7 @@ class ArraysOptions(DataOptions):
         sizes = {"n_train": self.n_train, "n_validation": self.n_validation}
         check_not_negative(self, **sizes, n_test=self.n_test)
         if self.file:  # found from any folder
-            absolute = str(Path(self.file).expanduser().absolute())
-            object.__setattr__(self, "file", absolute)
+            object.__setattr__(self, "file", absolute_path(self.file))
         _ = self.csv, self.sound  # checks their options
 
     @property

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UsageError, check_positive
-from experiments.tasks._task import HERE, Batch, DataOptions, Files, Source, Split, Task, digest
+from experiments.tasks._task import (
+    HERE,
+    Batch,
+    DataOptions,
+    Files,
+    Source,
+    Split,
+    Task,
+    absolute_path,
+    digest,
+)
 from experiments.tasks._windows import EvalWindows, TrainWindows
 
 
@@ -67,7 +77,7 @@ class CharsOptions(DataOptions):
         super().__post_init__()
         check_positive(self, length=self.length)
         if self.file is not None:  # found from any folder
-            object.__setattr__(self, "file", str(Path(self.file).expanduser().absolute()))
+            object.__setattr__(self, "file", absolute_path(self.file))
 
 
 class Chars(LanguageTask):
@@ -137,7 +147,7 @@ class Chars(LanguageTask):
     def _text(self) -> np.ndarray:
         if self.options.file is None:
             return np.frombuffer(_manual().encode(), np.uint8)
-        path = Path(self.options.file).expanduser()
+        path = Path(self.options.file)
         if not path.is_file():
             raise UsageError(f"No text: {path} is not a file. Give another --data.file=FILE.")
         return np.fromfile(path, np.uint8)

@@ -310,7 +310,7 @@ def test_plan_comes_before_the_first_step(toy, one_device, tmp_path, capsys):
         "epochs",
         "temporary",
         "s a step",
-        "to the last",
+        " in all",
     ):
         assert word in plan
     assert "validation loss" not in plan
