@@ -204,6 +204,9 @@ class Arrays(Task):
     def note(self) -> str:
         """How the file was read, and how many examples, or steps, each class has."""
         lines = [*self.table.remarks]
+        unit = self.preprocessing.dt_unit
+        if unit is not None and not self.irregular:
+            lines.append(f"every step has the length {unit:.6g}, which counts as one")
         if self.classes:
             unit = "steps" if self.head == "label" else "examples"
             lines.append(f"{unit} of each class: {_join(self._count_classes())}")

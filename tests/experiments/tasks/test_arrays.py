@@ -197,6 +197,7 @@ def test_equal_step_lengths_are_no_step_lengths(tmp_path):
     assert not task.irregular, "models without step lengths learn it, too"
     assert task.inputs(whole(task.source("train", seed=0))).keys() == {"u"}
     assert task.preprocessing.dt_unit == 3_600
+    assert "every step has the length 3600, which counts as one" in task.note
     np.savez(tmp_path / "new.npz", x=X, dt=np.full(N, 7_200.0))
     assert (task.read_examples(tmp_path / "new.npz")["dt"] == 2).all()
 
