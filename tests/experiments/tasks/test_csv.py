@@ -255,3 +255,30 @@ def test_no_table_is_misread(tmp_path):
         assert ((error <= 0.01 + 1e-3 * np.abs(x)) | is_scaled).all(), seed
     assert n_read > 250
     assert all("--data.csv_" in refusal for refusal in refusals)
+
+
+def test_no_row_is_lost(tmp_path):
+    """Of random lines each is read, is part of the header, or makes the file an error."""
+    alphabets = [
+        "0123456789.,\n",
+        "01,;\n",
+        "0123.,;- \n",
+        '12,."\n',
+        "1\t \n,",
+        "1a,;\n2",
+        "12:-. \n,",
+    ]
+    n_read = 0
+    for seed in range(600):
+        rng = random.Random(seed)
+        text = "".join(rng.choices(rng.choice(alphabets), k=rng.randint(1, 40)))
+        try:
+            tables = read(tmp_path, text)
+        except UsageError:
+            continue
+        n_read += 1
+        lines = [line for line in text.rstrip(",;\t \n").split("\n") if line.strip(" \t")]
+        n_header = tables.options.header
+        assert len(tables.arrays[0]) == len(lines) - n_header, text
+        assert not n_header or "a" in lines[n_header - 1] or lines[0][0] in ",;\t", text
+    assert n_read > 60
