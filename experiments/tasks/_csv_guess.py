@@ -53,9 +53,14 @@ class Layout(NamedTuple):
 
 def split_cells(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     """The cells of each line, without quotes and outer spaces."""
-    lines = [line.strip(" ") for line in lines]
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    return [[cell.strip() for cell in row] for row in rows]
+    rows = []
+    for line in (line.strip(" ") for line in lines):
+        if '"' in line:
+            (row,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+        else:
+            row = re.split(" +", line) if delimiter == " " else line.split(delimiter)
+        rows.append([cell.strip() for cell in row])
+    return rows
 
 
 def guess(
@@ -108,7 +113,10 @@ def guess(
 
 
 def _lay_out(sample: Sample, delimiter: str, decimal: str, header: int | None) -> Layout:
-    rows = split_cells(sample.lines, delimiter)
+    try:
+        rows = split_cells(sample.lines, delimiter)
+    except csv.Error as error:
+        raise UsageError(f"{sample.path} is no table of numbers: {error}.") from None
     known = rows[header or 0 :] or rows
     last = known[-max(1, len(known) // 3) :]
     width = Counter(map(len, last)).most_common(1)[0][0]
