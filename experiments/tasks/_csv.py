@@ -19,6 +19,7 @@ from experiments.tasks._readers import check_is_file
 
 HEAD, LINES = 2**15, 40
 """Bytes, or more for eight lines, and lines that decide how a file is read."""
+MAX_COLUMNS = 10_000
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 EMPTY = ",;\t \n"
 COMMENT = r"#(?![0-9]|(?:N/A|DIV/0!|VALUE!|REF!|NUM!|NAME\?|NULL!))"
@@ -75,24 +76,17 @@ def read_csvs(paths: Sequence[Path], options: CsvOptions) -> CsvTables:
 def _read_sample(path: Path, header: int) -> Sample:
     check_is_file(path)
     with blaming_file(path, "table of numbers"):
-        with path.open("rb") as file:
-            parts, n = [], 0
-            while n < header + 8 and (part := file.read(HEAD)):
-                parts.append(part)
-                n += max(part.count(b"\n"), part.count(b"\r"))
-            whole, head = not file.read(1), b"".join(parts)
-        text = _decode(head, whole=whole)
-        text = text if whole else text[: text.rfind("\n") + 1] or text
+        text, lines, start = _read_head(path, header)
         if unclosed := _UNCLOSED.search(text):
             raise UsageError(
                 f"{path}, line {_line_at(text, unclosed)}: each quote must be closed in its line."
             )
-        matches = list(itertools.islice(_CONTENT.finditer(text), header + LINES))
-        lines = [match.group() for match in matches]
         declared = _DECLARED.fullmatch(lines[0].strip(" ")) if lines else None
         if not lines[bool(declared) :]:
             raise UsageError(f"{path} holds no row of numbers.")
-        skipped = _SKIPPED.finditer(text, 0, matches[0].start())
+        if len(max(lines, key=len)) > HEAD * 2**5:
+            raise UsageError(f"{path} has lines of more than a million characters.")
+        skipped = _SKIPPED.finditer(text, 0, start)
         comments = [match.group(1).strip() for match in skipped if match.group(1)]
         return Sample(
             path,
@@ -100,6 +94,33 @@ def _read_sample(path: Path, header: int) -> Sample:
             comments[-1] if comments else None,
             declared.group(1) if declared else None,
         )
+
+
+def _read_head(path: Path, header: int) -> tuple[str, list[str], int]:
+    """The beginning of a text, its first lines with cells, and where they begin."""
+    head, whole, lines = b"", False, list[str]()
+    with path.open("rb") as file:
+        while not whole and len(lines) < header + 8:
+            more = file.read(max(HEAD, len(head)))
+            head, whole = head + more, len(more) < max(HEAD, len(head))
+            text = _decode(head, whole=whole)
+            text = text if whole else text[: text.rfind("\n") + 1]
+            lines, start = _first_lines(text, header)
+    return text, lines, start
+
+
+def _first_lines(text: str, header: int) -> tuple[list[str], int]:
+    """The first lines with cells, fewer if they are long, and where they begin."""
+    lines: list[str] = []
+    size, start = 0, 0
+    for match in _CONTENT.finditer(text):
+        n = len(lines) - header
+        if n >= LINES or (n >= 4 and size > 4 * HEAD):
+            break
+        start = start if lines else match.start()
+        lines.append(match.group())
+        size += len(lines[-1])
+    return lines, start
 
 
 def _decode(data: bytes, *, whole: bool = True) -> str:
@@ -123,6 +144,11 @@ def _check_alike(first_sample: Sample, expected: Layout, sample: Sample, layout:
             f"{path} holds no row of numbers; got {shorten(sample.lines[-1], 40)!r}. If its cells "
             "are separated by another character than , ; tab or space, set --data.csv_delimiter; "
             "after a long header, set --data.csv_header."
+        )
+    if layout.width > MAX_COLUMNS:
+        raise UsageError(
+            f"{path} has {layout.width:,} columns, and at most {MAX_COLUMNS:,} are read: a row is "
+            "a step and a column a feature, so the file may have to be transposed."
         )
     if layout.width != expected.width:
         raise UsageError(

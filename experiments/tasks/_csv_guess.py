@@ -18,6 +18,8 @@ CANDIDATES = (
 SINGLE = ((",", "."), (";", ","))
 """Where each line is one number."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
+_NAMELESS = re.compile(r"(?:[0-9.,;:|\t +/'\"\u2212-]|(?<=[0-9.])[eE%])*")
+"""What is no name: numbers between other delimiters, for instance."""
 
 
 class Sample(NamedTuple):
@@ -51,9 +53,14 @@ class Layout(NamedTuple):
 
 def split_cells(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     """The cells of each line, without quotes and outer spaces."""
-    lines = [line.strip(" ") for line in lines]
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    return [[cell.strip() for cell in row] for row in rows]
+    rows = []
+    for line in (line.strip(" ") for line in lines):
+        if '"' in line:
+            (row,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+        else:
+            row = re.split(" +", line) if delimiter == " " else line.split(delimiter)
+        rows.append([cell.strip() for cell in row])
+    return rows
 
 
 def guess(
@@ -106,7 +113,10 @@ def guess(
 
 
 def _lay_out(sample: Sample, delimiter: str, decimal: str, header: int | None) -> Layout:
-    rows = split_cells(sample.lines, delimiter)
+    try:
+        rows = split_cells(sample.lines, delimiter)
+    except csv.Error as error:
+        raise UsageError(f"{sample.path} is no table of numbers: {error}.") from None
     known = rows[header or 0 :] or rows
     last = known[-max(1, len(known) // 3) :]
     width = Counter(map(len, last)).most_common(1)[0][0]
@@ -144,13 +154,15 @@ def _count_header(rows: Sequence[Sequence[str]], kinds: Sequence[Kind], decimal:
     header = 0
     for at, row in enumerate(rows[:-1]):
         below = [other[0] for other in rows[at + 1 :] if other]
-        unnamed = row[0] == "" and len(row) == n and all(row[1:]) and kinds[0] == "number"
+        unnamed = row[0] == "" and len(row) == n > 1 and all(map(str.isdecimal, row[1:]))
         texts = [i for i, cell in enumerate(row) if cell_kind(cell, decimal) == "text"]
-        if unnamed and is_count(below) and below[0] in ("0", "1"):
+        if unnamed and len(below) > 1 and is_count(below) and below[0] in ("0", "1"):
             return at + 1
         if not any(i >= n or kinds[i] != "text" for i in texts):
             break
         numbers = [cell for cell in row if "number" in map(cell_kind, (cell, cell), ".,")]
+        if any(_NAMELESS.fullmatch(row[i]) for i in texts):
+            continue
         if not numbers or (len(numbers) > 1 and is_count(numbers) and numbers[0] in ("0", "1")):
             header = at + 1
     return header
@@ -243,7 +255,7 @@ def _refuse_numbered_header(samples: Sequence[Sample], layouts: Sequence[Layout]
     if all(numbered):
         raise UsageError(
             f"{samples[0].path}: it is not clear whether the first row, "
-            f"{shorten(', '.join(layouts[0].rows[0]), 40)}, has numbers of columns, as pandas "
+            f"{shorten(', '.join(layouts[0].rows[0]), 40)}, holds column numbers, as pandas "
             "writes them, or values: set --data.csv_header=1 or --data.csv_header=0."
         )
 

@@ -1,4 +1,4 @@
-"""Your own data: an archive of NumPy arrays, or a folder of WAV or CSV files.
+"""Your own data: an archive of NumPy arrays, or a folder of CSV files or of sounds.
 
 ===========  ===============================================================================
 ``x``        numbers ``(N, L, d)``: d features a step; or integers ``(N, L)``: tokens
@@ -8,9 +8,10 @@
 ``dt``       numbers ``(N,)`` or ``(N, L)``: how long each step is, for S4, S4D and S5
 ===========  ===============================================================================
 
-A folder ``CLASS/*.wav`` or ``CLASS/*.csv`` (one row a step, one column a feature) stands for the
-same: its sequences are padded to the longest, and its classes have the names of the folders. All is
-read into memory when the task is made, as only the file knows shapes, classes and sizes.
+A folder ``CLASS/*.csv`` (one row a step, one column a feature) or of sounds (``CLASS/*.wav``,
+``.flac``, ``.ogg`` or ``.mp3``) stands for the same: its sequences are padded to the longest, and
+its classes have the names of the folders. All is read into memory when the task is made, as only
+the file knows shapes, classes and sizes.
 """
 
 import dataclasses

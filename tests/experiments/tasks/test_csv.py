@@ -207,6 +207,9 @@ def test_impossible_options(options, words):
 def test_long_lines_and_long_headers(tmp_path):
     row = ",".join(str(i + 0.5) for i in range(9_000))
     assert read(tmp_path, f"{row}\n{row}\n").arrays[0].shape == (2, 9_000)
+    wide = ",".join(str(i + 0.5) for i in range(11_000))
+    assert "may have to be transposed" in refused(tmp_path, f"{wide}\n")
+    assert "more than a million characters" in refused(tmp_path, "1," * 2**20)
     titled = "".join("Title\n" for _ in range(60)) + "1.5,2\n2.5,3\n"
     assert "after a long header, set --data.csv_header" in refused(tmp_path, titled)
     assert read(tmp_path, titled, header=60).arrays[0].tolist() == [[1.5, 2], [2.5, 3]]
@@ -255,3 +258,30 @@ def test_no_table_is_misread(tmp_path):
         assert ((error <= 0.01 + 1e-3 * np.abs(x)) | is_scaled).all(), seed
     assert n_read > 250
     assert all("--data.csv_" in refusal for refusal in refusals)
+
+
+def test_no_row_is_lost(tmp_path):
+    """Of random lines each is read, is part of the header, or makes the file an error."""
+    alphabets = [
+        "0123456789.,\n",
+        "01,;\n",
+        "0123.,;- \n",
+        '12,."\n',
+        "1\t \n,",
+        "1a,;\n2",
+        "12:-. \n,",
+    ]
+    n_read = 0
+    for seed in range(600):
+        rng = random.Random(seed)
+        text = "".join(rng.choices(rng.choice(alphabets), k=rng.randint(1, 40)))
+        try:
+            tables = read(tmp_path, text)
+        except UsageError:
+            continue
+        n_read += 1
+        lines = [line for line in text.rstrip(",;\t \n").split("\n") if line.strip(" \t")]
+        n_header = tables.options.header
+        assert len(tables.arrays[0]) == len(lines) - n_header, text
+        assert not n_header or "a" in lines[n_header - 1] or lines[0][0] in ",;\t", text
+    assert n_read > 50
