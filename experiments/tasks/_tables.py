@@ -173,20 +173,6 @@ def read_sequence(
     return Example(clean_values(path, "x", samples, np.ones(len(samples), bool)), rate)
 
 
-def count_classes(table: Table, *, ignore_index: int | None = None) -> str:
-    """Classes and how many examples, or steps, each has: ``"circle 25, shake 25"``."""
-    y = table.y
-    if y is None or y.dtype.kind not in "iu":
-        return ""
-    if y.ndim == 2:
-        steps = np.arange(y.shape[1])
-        valid = steps < (y.shape[1] if table.lengths is None else table.lengths[:, None])
-        y = y[np.broadcast_to(valid, y.shape) & (y != ignore_index)]
-    counts = np.bincount(y.ravel())
-    names = table.classes or tuple(map(str, range(len(counts))))
-    return ", ".join(f"{name} {n}" for name, n in zip(names, counts.tolist(), strict=True))
-
-
 def _read_folder(path: Path, csv: CsvOptions, sound: SoundOptions) -> Table:
     """``CLASS/*``, padded to the longest; classes in alphabetical order."""
     files, remarks = list_classes(path)

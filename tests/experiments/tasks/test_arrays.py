@@ -14,7 +14,7 @@ from experiments.data import eval_batches
 from experiments.errors import UsageError
 from experiments.results import list_changes
 from experiments.tasks import Source
-from experiments.tasks._tables import count_classes, read_table
+from experiments.tasks._tables import read_table
 from experiments.tasks.arrays import Arrays, ArraysOptions
 
 N, L, D = 30, 7, 3
@@ -114,7 +114,9 @@ def test_steps_that_do_not_count(tmp_path):
     assert np.array_equal(table.y[VALID], y[VALID])
     counts = np.bincount(y[VALID & (y >= 0)])
     said = ", ".join(f"{label} {n}" for label, n in enumerate(counts))
-    assert count_classes(table, ignore_index=-100) == said
+    assert Arrays(ArraysOptions(file=str(tmp_path / "a.npz"), ignore_index=-100)).note.endswith(
+        said
+    )
     np.savez(tmp_path / "a.npz", x=X, y=np.where(y == 8, -1, y))
     with pytest.raises(UsageError, match=r"must be classes counted from 0.*got -1 to 7"):
         read_table(tmp_path / "a.npz", ignore_index=-100)
@@ -401,7 +403,8 @@ def test_what_systems_and_editors_leave_in_folders(tmp_path):
     make_files(tmp_path, [*hidden, "shake/.ipynb_checkpoints/1.csv", "shake/Thumbs.db"])
     table = read_table(tmp_path)
     assert table.classes == ("circle", "shake")
-    assert count_classes(table) == "circle 2, shake 2"
+    task = Arrays(ArraysOptions(file=str(tmp_path)))
+    assert task.note.endswith("examples of each class: circle 2, shake 2")
     assert table.remarks == ("Read as: 1 column; decimal points; no header lines.",)
     make_files(tmp_path, ["README.md", "shake/notes.txt"])
     said = f"Left out: 1 .md file and 1 .txt file, such as {tmp_path / 'README.md'}."
