@@ -12,6 +12,7 @@ from experiments.data import sample
 from experiments.errors import UsageError
 from experiments.recipes import get_recipe
 from experiments.tasks import Files
+from experiments.tasks._sounds import read_wav
 from experiments.tasks._speech_clips import FOLDER, WORDS, load_clips
 from experiments.tasks.speech import Speech, SpeechOptions
 
@@ -131,6 +132,20 @@ def test_a_sound_of_the_user_s_is_normalised_as_the_others(data_dir):
     word = WORDS["all"][clips.label[row]]
     columns = task.read_examples(data_dir / FOLDER / word / "3_nohash_0.wav")
     np.testing.assert_array_equal(columns["audio"][0], task.source("test", seed=0)[0]["audio"])
+
+
+@pytest.mark.parametrize("normalisation", ["per_step", "global", "none"])
+def test_a_finished_run_needs_no_clips(data_dir, tmp_path, normalisation):
+    options = dataclasses.replace(SMALL, normalisation=normalisation)
+    task = Speech(options, Files(data_dir))
+    away = Speech.for_prediction(options, Files(tmp_path), None, task.preprocessing)
+    sound = data_dir / FOLDER / "yes" / "3_nohash_0.wav"
+    expected = task.read_examples(sound)["audio"]
+    np.testing.assert_array_equal(away.read_examples(sound)["audio"], expected)
+    raw = read_wav(sound).samples
+    prepared = task.preprocessing.standardize(raw)
+    np.testing.assert_allclose(prepared[:, 0], expected[0], atol=1e-5)
+    assert (task.preprocessing.classes, task.preprocessing.sample_rate) == (task.classes, 16_000)
 
 
 @pytest.mark.parametrize(("task", "sizes"), [("sc35", 105_829), ("sc10", 34_975)])
