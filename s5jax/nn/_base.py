@@ -48,9 +48,10 @@ class SequenceLayer(Module):
     A bidirectional layer adds a second map that runs backward in time, with the coefficients of
     ``backward=True``. It has no state to hand on, so it neither steps nor streams.
 
-    Under a mesh (`jax.set_mesh`, with axes of the type `jax.sharding.AxisType.Auto`) a call splits
-    time over the axis ``seq``, and the first batch axis over the axis ``data``, where there is such
-    an axis. What it does is the same then, and each device needs its share of the memory only. A
+    Under a mesh (`jax.set_mesh`) a call splits time over the axis ``seq``, and the first batch axis
+    over the axis ``data``, where there is such an axis. What it does is the same then, and each
+    device needs its share of the memory only. Axes of the type `jax.sharding.AxisType.Explicit` are
+    left to the compiler during the call; outputs are then split as the inputs are. A
     family overrides `on_chunk`, one device's share, if it can do better than to take turns:
     diagonal layers exchange the states at the ends of their chunks, and attention and layers with a
     kernel exchange steps for some of the heads or features.
@@ -126,6 +127,11 @@ class SequenceLayer(Module):
         return_state: bool = False,
     ) -> Any:
         """Maps a batch of sequences.
+
+        A NaN or an infinity in the inputs makes outputs from its step on non-finite (the gates of a
+        GRU take infinities). In S4, S4D, DLR, SGConv, HOPE and attention it may also reach earlier
+        outputs of its sequence, because one product computes many steps; in S5, LRU and GRU it does
+        not. With ``resets``, even if all are False, it never does.
 
         Args:
             u: inputs, ``(*batch, L, H)``, any ``L >= 1``.

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from s5jax._errors import check_positive
 from s5jax._promotion import default_promotion
+from s5jax.nn._explicit import on_automatic_axes, sharding
 from s5jax.nn._language import LanguageModel
 from s5jax.nn._model import SequenceBackbone
 from s5jax.nn._tokens import check_tokens
@@ -77,6 +79,24 @@ def generate(
     """
     _check_prompts(model, prompts, lengths)
     _check_options(model, n, key, temperature, top_k, top_p)
+
+    def sample(model: LanguageModel, arguments: Any) -> Array:
+        return _sample(model, *arguments, n, temperature, top_k, top_p)
+
+    split = P(*sharding(prompts)[:-1])
+    return on_automatic_axes(sample, model, (jnp.asarray(prompts), lengths, key), split)
+
+
+def _sample(
+    model: LanguageModel,
+    prompts: Array,
+    lengths: Array | None,
+    key: Array | None,
+    n: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+) -> Int[Array, "*batch n"]:
     features, state = SequenceBackbone.__call__(model, prompts, lengths=lengths, return_state=True)
     last = jnp.full(prompts.shape[:-1], prompts.shape[-1]) if lengths is None else lengths
     position = jnp.maximum(last - 1, 0)[..., None, None]

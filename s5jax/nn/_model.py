@@ -313,6 +313,8 @@ class SequenceClassifier(SequenceBackbone):
         2023, https://arxiv.org/abs/2208.04933.
     """
 
+    has_time = False
+
     def __init__(
         self,
         layer: Callable[..., SequenceLayer],

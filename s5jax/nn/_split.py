@@ -1,9 +1,10 @@
 """Sequences that are split over devices: who holds which steps, and what they exchange.
 
 The convention is a mesh, `jax.set_mesh`, with an axis ``data`` over which examples are divided, or
-``seq`` over which time is, or both. They are left to the compiler (`jax.sharding.AxisType.Auto`)
-but in the layers, where each device works on its own share. It must, too, where only examples are
-divided: the compiler gathers all of them on each device for a Fourier transform.
+``seq`` over which time is, or both. They are left to the compiler (`jax.sharding.AxisType.Auto`;
+`s5jax.nn._explicit` makes others so) but in the layers, where each device works on its own share.
+It must, too, where only examples are divided: the compiler gathers all of them on each device for a
+Fourier transform.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from flax import nnx
 from helpers import LAYERS, H, Row, assert_close, loss_and_grads, normal, run
 from jax.test_util import check_grads
 
-from s5jax import SequenceBackbone, SequenceLayer, load, save
+from s5jax import GRU, LRU, S5, SequenceBackbone, SequenceLayer, load, save
 from s5jax.nn._base import Edits
 
 CAUSAL = {name: row for name, row in LAYERS.items() if not row.bidirectional}
@@ -181,6 +181,23 @@ def test_nan_stays_in_its_segment(row):
     poisoned[0, 4] = True
     poisoned[2, 0 if row.bidirectional else 7 :] = True
     np.testing.assert_array_equal(y, poisoned)
+
+
+@each(CAUSAL)
+def test_nan_and_earlier_outputs(row):
+    """What the docstring of the call says."""
+    layer, u = row.make(), normal(6, 2, 12, H)
+    clean = run(layer, u)
+    for value in (jnp.nan, jnp.inf):
+        bad = u.at[0, 7, 1].set(value)
+        y = run(layer, bad)
+        assert_close(y[1], clean[1])
+        assert not jnp.isfinite(y[0, 7]).all() or (isinstance(layer, GRU) and value == jnp.inf)
+        if isinstance(layer, (S5, LRU, GRU)):
+            assert_close(y[0, :7], clean[0, :7])
+        kept = run(layer, bad, resets=np.zeros((2, 12), bool))
+        assert_close((kept[0, :7], kept[1]), (clean[0, :7], clean[1]))
+        assert jnp.isnan(kept[0, 7:]).all()
 
 
 @each(CAUSAL)
