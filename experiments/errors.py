@@ -171,17 +171,21 @@ def run_command(command: Callable[[], None]) -> None:
                 "model, or a machine with more.",
                 1,
             )
-        if missing := _why_no_device():
-            _leave(f"JAX finds no device as JAX_PLATFORMS asks for: {shorten(missing)}", 2)
+        if missing := _missing_device():
+            _leave(missing, 2)
         raise
 
 
-def _why_no_device() -> str:
+def _missing_device() -> str:
     """Asked after a failure, as what JAX raises without a device depends on the operation."""
     try:
         jax.devices()
-    except RuntimeError as error:
-        return str(error)
+    except (RuntimeError, AssertionError) as error:
+        return (
+            f"JAX finds no device for JAX_PLATFORMS={jax.config.values['jax_platforms']} "
+            f"({shorten(error) or 'there is none'}): leave JAX_PLATFORMS empty to take what there "
+            "is."
+        )
     return ""
 
 
