@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -158,29 +158,35 @@ def run_command(command: Callable[[], None]) -> None:
     except RunError as error:
         _leave(error, 1)
     except InterruptedRun as error:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # for whoever presses Ctrl-C again
         _say_last(error)
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _leave("Interrupted.", 130)
     except Exception as error:
-        for cause in _causes(error):
-            said = str(cause)
-            if said.startswith("Unable to initialize backend"):
-                _leave(f"JAX finds no device as JAX_PLATFORMS asks for: {shorten(said)}", 2)
-            if isinstance(cause, MemoryError) or "RESOURCE_EXHAUSTED" in said:
-                _leave(
-                    f"Out of memory: {shorten(said) or 'no more is left'}. Take a smaller batch or "
-                    "model, or a machine with more.",
-                    1,
-                )
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            _leave(
+                f"Out of memory: {shorten(error) or 'no more is left'}. Take a smaller batch or "
+                "model, or a machine with more.",
+                1,
+            )
+        if missing := _missing_device():
+            _leave(missing, 2)
         raise
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and those that it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _missing_device() -> str:
+    """Asked after a failure, as what JAX raises without a device depends on the operation."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        return (
+            f"JAX finds no device for JAX_PLATFORMS={jax.config.values['jax_platforms']} "
+            f"({shorten(error) or 'there is none'}): leave JAX_PLATFORMS empty to take what there "
+            "is."
+        )
+    return ""
 
 
 def _describe(error: OSError) -> str:

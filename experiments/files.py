@@ -25,11 +25,14 @@ def user_path(path: str | Path) -> Path:
     """A path as a user gives it; a leading ``~`` stands for the home folder.
 
     Raises:
-        UsageError: if it is empty, as an unset variable of a shell is.
+        UsageError: if it is empty, as an unset variable of a shell is, or there is no home folder.
     """
     if not str(path):
         raise UsageError("A path must not be empty: name a file or a folder, or leave it out.")
-    return Path(os.path.expanduser(path))  # Path.expanduser fails where there is no home
+    expanded = Path(os.path.expanduser(path))
+    if expanded.parts[:1] == ("~",):
+        raise UsageError(f"{path} is unknown, as this user has no home folder: give a full path.")
+    return expanded
 
 
 UserPath = Annotated[
@@ -83,19 +86,20 @@ def replacing(path: Path, mode: str = "w") -> Generator[IO[Any]]:
         The file to write to.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    if _is_special(path):
-        with path.open(mode, **text) as file:
-            yield file
-        return
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        with partial.open(mode, **text) as file:
-            yield file
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    with _naming(path):
+        if _is_special(path):
+            with path.open(mode, **text) as file:
+                yield file
+            return
+        partial = path.with_name(path.name + ".tmp")
+        try:
+            with partial.open(mode, **text) as file:
+                yield file
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
 
 
 @contextlib.contextmanager
@@ -128,10 +132,11 @@ def _locked(folder: Path) -> Generator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with _lock(path) as file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
         try:
+            with _naming(path):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
             yield
         finally:
             with contextlib.suppress(OSError):
@@ -164,6 +169,16 @@ def _lock(path: Path) -> IO[str]:
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Adds the file to what the operating system says of it, for instance that a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _is_special(path: Path) -> bool:

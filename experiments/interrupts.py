@@ -8,16 +8,16 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
+SIGNALS = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, SIGHUP)))
 
 
 class Interrupts:
     """While active, remembers the first signal; a second one ends the program immediately.
 
-    That holds while XLA compiles, too, when Python handles no signal: a thread counts them. SIGHUP,
-    which closing a terminal sends, stays ignored under ``nohup``. Outside the main thread, where
+    That holds while XLA compiles, too, when Python handles no signal: a thread counts them. SIGHUP
+    stays ignored under ``nohup``, and is never the second one: terminal and shell both send it when
+    a terminal is closed. Outside the main thread, where
     Python cannot handle signals, none is seen. Of many processes each may get a signal, and all
     answer at the same call: JAX's runtime notices SIGTERM and agrees on the call; other signals
     are passed to it.
@@ -68,7 +68,7 @@ class Interrupts:
         del frame
         self._received = number
         for other in self._before:
-            signal.signal(other, signal.SIG_DFL)
+            signal.signal(other, signal.SIG_IGN if other == SIGHUP else signal.SIG_DFL)
         if self._are_many:
             signal.raise_signal(signal.SIGTERM)
 
@@ -78,6 +78,6 @@ def _end_at_second(reader: int, handled: list[int]) -> None:
     received = 0
     with open(reader, "rb", buffering=0) as signals:
         while number := signals.read(1):
-            received += number[0] in handled
+            received += number[0] in handled and number[0] != SIGHUP
             if received == 2:
                 os._exit(128 + number[0])

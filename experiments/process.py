@@ -8,8 +8,6 @@ from pathlib import Path
 
 import jax
 
-from experiments.files import user_path
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
@@ -31,10 +29,11 @@ def keep_compiled() -> None:
     a small one takes 0.7 of the time with them. Whoever has set
     ``JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`` decides otherwise.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "s5jax"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
     folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(home, "s5jax")
+        jax.config.update("jax_compilation_cache_dir", folder)
     if folder and "://" not in folder and (why := _why_not_writable(Path(folder))):
         print(
             f"Compiled programs are not kept, as nothing can be written to {folder} ({why}): name "
@@ -48,6 +47,8 @@ def keep_compiled() -> None:
 
 def _why_not_writable(folder: Path) -> str:
     """Asked before JAX does, which warns once for each program."""
+    if folder.parts[:1] == ("~",):
+        return "this user has no home folder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -22,7 +22,7 @@ from experiments.tasks._readers import read_npz
 Split = Literal["train", "validation", "test"]
 Head = Literal["classify", "match", "label", "language", "image_regression"]
 Batch = Mapping[str, Any]
-DATA_DIR = user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+DATA_DIR = Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Files:
     download: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data_dir", user_path(self.data_dir))
+        if self.data_dir != DATA_DIR:
+            object.__setattr__(self, "data_dir", user_path(self.data_dir))
 
 
 HERE = Files()

@@ -16,6 +16,7 @@ from experiments import distributed, train
 from experiments.data import eval_batches, train_batches
 from experiments.distributed import check_processes, connect, noticing_lost_processes
 from experiments.errors import RunError, UsageError
+from experiments.files import holding
 from experiments.mesh import make_mesh, own_rows
 from experiments.metrics import read_rows
 from experiments.models import MODELS
@@ -280,3 +281,13 @@ def test_processes_read_their_rows_of_one_batch(toy, split):
 
 def test_a_single_process_owns_all_rows():
     assert own_rows(make_mesh("data=4", batch_size=8), 8).tolist() == list(range(8))
+
+
+@SLOW
+def test_both_processes_are_kept_out_of_a_folder_in_use(start_pair, tmp_path):
+    with holding(tmp_path / "run"):
+        ends = [process.end() for process in start_pair(*smoke("s5"))]
+    assert [code for code, _, _ in ends] == [2, 2]
+    assert "in use by the run of process" in ends[0][2]
+    assert "Another run is using" in ends[1][2]
+    assert all(err.count("\n") == 1 for _, _, err in ends)

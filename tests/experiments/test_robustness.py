@@ -58,9 +58,11 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     assert Files("~/data").data_dir == tmp_path / "data"
 
 
-def test_a_tilde_stays_where_there_is_no_home(monkeypatch):
+def test_a_tilde_without_a_home_is_refused(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without an entry
-    assert user_path("~/runs") == pathlib.Path("~/runs")
+    with pytest.raises(UsageError, match="no home folder"):
+        user_path("~/runs")
+    assert user_path("~$runs") == pathlib.Path("~$runs")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +150,20 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         file.write(json.dumps({"a": 2, "b": object()}))
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def write_to_full_disk(file):
+    """Fails when the buffer is flushed, at the end."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
+    file.write("x")
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="of Linux")
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(OSError, match="No space left") as error, replacing(tmp_path / "x") as file:
+        write_to_full_disk(file)
+    assert error.value.filename == str(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_device_is_not_replaced_by_a_file(tmp_path):
@@ -354,22 +370,34 @@ def test_a_run_goes_on_without_its_terminal(toy, one_device, tmp_path, monkeypat
         (OSError("closed"), 1, "closed\n"),
         (MemoryError("Unable to allocate 9 TiB"), 1, "Out of memory: Unable to allocate 9 TiB."),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 1, "Out of memory: RESOURCE"),
-        (RuntimeError("Unable to initialize backend 'cuda': none"), 2, "JAX_PLATFORMS"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
     ],
 )
 def test_what_the_system_refuses_is_one_sentence(capsys, error, code, sentence):
     def fail():
-        try:
-            raise error
-        finally:
-            if isinstance(error, RuntimeError):
-                raise AssertionError  # as JAX does on the way
+        raise error
 
     assert end_of(fail) == code
     err = capsys.readouterr().err
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize"), AssertionError()])
+def test_a_missing_accelerator_is_said(capsys, monkeypatch, error):
+    def devices():
+        raise error
+
+    def fail():
+        raise AssertionError  # as JAX does, depending on the operation
+
+    with pytest.raises(AssertionError):
+        end_of(fail)
+    monkeypatch.setattr("jax.devices", devices)
+    assert end_of(fail) == 2
+    assert f"no device for JAX_PLATFORMS=cpu ({str(error) or 'there is none'})" in (
+        capsys.readouterr().err
+    )
 
 
 # Signals
@@ -380,7 +408,8 @@ def test_closing_the_terminal_ends_a_run_with_a_checkpoint(toy, one_device, tmp_
     advance = loop.Display.advance
 
     def hang_up(shown):
-        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(2):  # terminal and shell
+            os.kill(os.getpid(), signal.SIGHUP)
         advance(shown)
 
     monkeypatch.setattr(loop.Display, "advance", hang_up)
@@ -488,18 +517,24 @@ def test_options_of_another_type_are_refused(toy, one_device, tmp_path):
 # Folders and caches
 
 
-def test_a_cache_that_cannot_be_written_is_said_once(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("has_home", [True, False])
+def test_a_cache_that_cannot_be_written_is_said_once(monkeypatch, tmp_path, capsys, has_home):
     before = jax.config.values["jax_compilation_cache_dir"]
     (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
     try:
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file"))
+        jax.config.update("jax_compilation_cache_dir", "file" if has_home else None)
+        if not has_home:
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+            monkeypatch.setattr(os.path, "expanduser", lambda path: path)
         keep_compiled()
         assert jax.config.values["jax_compilation_cache_dir"] == ""
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     err = capsys.readouterr().err
-    assert f"nothing can be written to {tmp_path / 'file'}" in err
+    assert f"nothing can be written to {'file' if has_home else '~/.cache/s5jax'}" in err
     assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_in_place_of_the_checkpoints_is_found_first(copy, toy, one_device, monkeypatch):
