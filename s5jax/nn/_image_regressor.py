@@ -1,5 +1,6 @@
 """Whole models that turn sequences of images into distributions of numbers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,9 +46,9 @@ class ImageEncoder(nnx.Module):
         x = pixels.reshape(-1, height, width, 1)
         for conv in (self.conv1, self.conv2):
             x = nnx.max_pool(nnx.relu(conv(x)), (2, 2), strides=(2, 2))
-        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], math.prod(x.shape[1:]))))
         x = self.dense2(jnp.concatenate([x, further.astype(x.dtype)], axis=-1))
-        return x.reshape(*u.shape[:-1], -1)
+        return x.reshape(*u.shape[:-1], x.shape[-1])
 
 
 class ImageRegressor(StepwiseModel):
@@ -104,10 +105,10 @@ class ImageRegressor(StepwiseModel):
         **backbone: Any,
     ) -> None:
         height, width = image_shape
-        self.image_shape = height, width
+        self.image_shape = check_positive("ImageRegressor", height=height, width=width)
         super().__init__(layer, rngs=rngs, **backbone)
         check_choice("ImageRegressor", "encoder", self.encoder, ["linear"])
-        check_positive("ImageRegressor", d_output=d_output)
+        (d_output,) = check_positive("ImageRegressor", d_output=d_output)
         self.d_output = d_output
         H = self.d_model
         options: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -126,7 +127,6 @@ class ImageRegressor(StepwiseModel):
     def _make_encoder(self, rngs: nnx.Rngs) -> ImageEncoder:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         height, width = self.image_shape
-        check_positive("ImageRegressor", height=height, width=width)
         if height % _STRIDE or width % _STRIDE or self.d_input < height * width:
             raise ValueError(
                 f"ImageRegressor: `image_shape` must be multiples of {_STRIDE} with at most "

@@ -119,6 +119,12 @@ def _encode(value: Any) -> Any:
     if inspect.isclass(value) and issubclass(value, nnx.Module):
         check_choice("save", "layer", value.__name__, _classes())
         return {"class": value.__name__}
+    if isinstance(value, np.floating):
+        value = float(
+            str(value)
+        )  # 0.1 of float32 as 0.1, since it may be compared with other options
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
