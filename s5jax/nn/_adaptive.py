@@ -12,11 +12,13 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from s5jax._errors import as_integer, check_positive
 from s5jax.nn._dense import attend, output_map
+from s5jax.nn._tables import unlist_methods
 
 BIAS_BOUND = 1.0
 """Of the first biases of the tokens, times ``d_model ** -0.5``."""
 
 
+@unlist_methods
 class AdaptiveEmbedding(nnx.Module):
     r"""Token embedding and, tied to it, an adaptive softmax.
 

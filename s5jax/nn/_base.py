@@ -15,6 +15,7 @@ from s5jax._errors import as_integer
 from s5jax.nn._inputs import as_array, as_reals, check_state, known_values
 from s5jax.nn._masks import poisoned_steps, select, valid_steps
 from s5jax.nn._split import over_devices, placement, take_turns
+from s5jax.nn._tables import unlist_methods
 from s5jax.ops import StateSpace
 
 
@@ -31,6 +32,7 @@ class Edits(NamedTuple):
         return all(edit is None for edit in self)
 
 
+@unlist_methods
 class SequenceLayer(nnx.Module):
     r"""Base class of all layers: a causal map of sequences with a state, or two of them.
 
@@ -80,6 +82,10 @@ class SequenceLayer(nnx.Module):
     bidirectional: bool = False
     dtype: DTypeLike | None
     param_dtype: DTypeLike
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        unlist_methods(cls)
 
     @property
     def d_output(self) -> int:

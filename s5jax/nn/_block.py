@@ -15,6 +15,7 @@ from s5jax.nn._dropout import check_rate, drop
 from s5jax.nn._inputs import as_array
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
+from s5jax.nn._tables import unlist_methods
 
 Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu", "gelu_linear"]
 TieDropout = bool | Literal["residual"]
@@ -23,6 +24,7 @@ TANH_GELU = ("full_glu", "half_glu1", "half_glu2", "gelu")
 """Activations of S5, whose gelu is Flax's approximation; PyTorch's is exact."""
 
 
+@unlist_methods
 class ResidualBlock(nnx.Module):
     r"""Norm, layer, activation and skip connection.
 

@@ -17,13 +17,15 @@ from s5jax.nn._dense import output_map
 from s5jax.nn._feed_forward import FeedForward
 from s5jax.nn._inputs import as_array, check_state, exportable, split_states
 from s5jax.nn._masks import select, valid_steps
-from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
+from s5jax.nn._norm import Norm, check_stepwise, explain_writes, make_norm, normalise
 from s5jax.nn._split import along_time
+from s5jax.nn._tables import unlist_methods
 
 Encoder = Literal["linear", "embedding", "one_hot"]
 Pooling = Literal["mean", "last"]
 
 
+@unlist_methods
 class SequenceBackbone(nnx.Module):
     r"""An encoder and residual blocks: sequences in, sequences of features out.
 
@@ -77,6 +79,10 @@ class SequenceBackbone(nnx.Module):
         >>> model(jnp.ones((2, 10, 3))).shape
         (2, 10, 4)
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        unlist_methods(cls)
 
     def __init__(
         self,
@@ -184,7 +190,9 @@ class SequenceBackbone(nnx.Module):
 
         if self.remat:
             remat = functools.partial(nnx.remat, graph_updates=False)  # writes what changed only
-            pass_block, pass_feed_forward = remat(pass_block), remat(pass_feed_forward)
+            pass_block, pass_feed_forward = (
+                explain_writes(remat(f)) for f in (pass_block, pass_feed_forward)
+            )
         states = []
         for i, block in enumerate(self.blocks):
             x = pass_block(block, x, before[i], rngs)

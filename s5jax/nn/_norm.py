@@ -1,6 +1,8 @@
 """Batch and layer norm over padded sequences."""
 
-from typing import Any, Literal, get_args
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,11 +13,7 @@ from jaxtyping import Array, Bool, Inexact
 from s5jax._errors import check_choice
 from s5jax.nn._dense import flat_apply
 
-IN_TRAINING = (
-    "ResidualBlock: a batch norm in training mode updates its running statistics, which a "
-    "transformation of JAX does not see. Call model.eval() first, or transform with Flax, for "
-    "example nnx.jit."
-)
+T = TypeVar("T")
 
 Norm = Literal["batch", "layer", "scalar_layer"]
 
@@ -64,6 +62,24 @@ def make_norm(
     return nnx.LayerNorm(d_model, epsilon=epsilon, rngs=rngs, **dtypes)
 
 
+def explain_writes(f: Callable[..., T]) -> Callable[..., T]:
+    """Makes a clear ValueError of what Flax says where a transformation of JAX would lose writes."""
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> T:
+        try:
+            return f(*args, **kwargs)
+        except TraceContextError as error:
+            raise ValueError(
+                "ResidualBlock: a batch norm in training mode updates its running statistics, "
+                "which a transformation of JAX cannot return. Call model.eval() first, or "
+                "transform with Flax, for example by nnx.jit."
+            ) from error
+
+    return wrapped
+
+
+@explain_writes
 def normalise(
     norm: AnyNorm,
     x: Inexact[Array, "*batch L H"],
@@ -74,16 +90,13 @@ def normalise(
         return flat_apply(norm, x)
     if norm.use_running_average or x.size == 0:
         return flat_apply(lambda x: norm(x, use_running_average=True), x)
-    try:
-        if valid is None:
-            return flat_apply(norm, x)
-        some, before = valid.any(), (norm.mean[...], norm.var[...])
-        y = flat_apply(lambda x, mask: norm(x, mask=mask), x, valid[..., None] | ~some)
-        for statistic, old in zip((norm.mean, norm.var), before, strict=True):
-            statistic[...] = jnp.where(some, statistic[...], old)
-        return y
-    except TraceContextError as error:
-        raise ValueError(IN_TRAINING) from error
+    if valid is None:
+        return flat_apply(norm, x)
+    some, before = valid.any(), (norm.mean[...], norm.var[...])
+    y = flat_apply(lambda x, mask: norm(x, mask=mask), x, valid[..., None] | ~some)
+    for statistic, old in zip((norm.mean, norm.var), before, strict=True):
+        statistic[...] = jnp.where(some, statistic[...], old)
+    return y
 
 
 def check_stepwise(norm: nnx.Module) -> None:
