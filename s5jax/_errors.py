@@ -25,6 +25,15 @@ def as_integer(size: Any) -> int | None:
         return None
 
 
+def check_integers(where: str, name: str, sizes: Iterable[Any]) -> tuple[int, ...]:
+    """Returns them as Python integers; raises a ValueError for anything else."""
+    sizes = tuple(sizes)
+    integers = tuple(integer for size in sizes if (integer := as_integer(size)) is not None)
+    if len(integers) < len(sizes):
+        raise ValueError(f"{where}: `{name}` must be integers; got {sizes!r}.")
+    return integers
+
+
 def check_positive(where: str, **sizes: Any) -> tuple[int, ...]:
     """Returns the sizes as Python integers; raises a ValueError unless all are positive."""
     integers = []

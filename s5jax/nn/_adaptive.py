@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact, Int
 
-from s5jax._errors import as_integer, check_positive
+from s5jax._errors import check_positive
 from s5jax.nn._dense import attend, output_map
 from s5jax.nn._tables import unlist_methods
 
@@ -67,9 +67,8 @@ class AdaptiveEmbedding(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         (div_val,) = check_positive("AdaptiveEmbedding", div_val=div_val)
-        whole = [as_integer(cutoff) for cutoff in cutoffs]
-        self.bounds = (0, *(cutoff for cutoff in whole if cutoff is not None), n_tokens)
-        if None in whole or any(a >= b for a, b in itertools.pairwise(self.bounds)):
+        self.bounds = (0, *cutoffs, n_tokens)
+        if any(a >= b for a, b in itertools.pairwise(self.bounds)):
             raise ValueError(
                 "AdaptiveEmbedding: `cutoffs` must rise from above 0 to below the number of tokens "
                 f"{n_tokens}; got {tuple(cutoffs)}."

@@ -105,7 +105,8 @@ class ImageRegressor(StepwiseModel):
         **backbone: Any,
     ) -> None:
         height, width = image_shape
-        self.image_shape = check_positive("ImageRegressor", height=height, width=width)
+        height, width = check_positive("ImageRegressor", height=height, width=width)
+        self.image_shape = height, width
         super().__init__(layer, rngs=rngs, **backbone)
         check_choice("ImageRegressor", "encoder", self.encoder, ["linear"])
         (d_output,) = check_positive("ImageRegressor", d_output=d_output)

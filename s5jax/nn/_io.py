@@ -177,7 +177,7 @@ def _check_rebuilt(
     except ValueError as error:
         found = " ".join(str(error).split())[:300].rstrip(".")
     raise ValueError(
-        f"save: `model` must be what its constructor arguments build, because `load` builds it from "
+        "save: `model` must be what its constructor arguments build, because `load` builds it from "
         f"them; here {found}. Build a {name} with these options and copy the parameters with "
         "nnx.update, or keep nnx.state(model) with Orbax."
     )

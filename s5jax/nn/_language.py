@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
-from s5jax._errors import as_integer, check_choice, check_positive
+from s5jax._errors import check_choice, check_integers, check_positive
 from s5jax.nn._adaptive import AdaptiveEmbedding
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import attend, flat_apply, output_map
@@ -95,9 +95,7 @@ class LanguageModel(StepwiseModel):
             )
         self.tie_embedding, self.embedding_dropout = tie_embedding, embedding_dropout
         (self.div_val,) = check_positive("LanguageModel", div_val=div_val)
-        self.cutoffs = tuple(
-            cutoff if as_integer(cutoff) is None else as_integer(cutoff) for cutoff in cutoffs
-        )
+        self.cutoffs = check_integers("LanguageModel", "cutoffs", cutoffs)
         super().__init__(layer, rngs=rngs, **backbone)
         if self.blocks[0].layer.bidirectional:
             raise ValueError(

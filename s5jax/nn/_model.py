@@ -190,9 +190,8 @@ class SequenceBackbone(nnx.Module):
 
         if self.remat:
             remat = functools.partial(nnx.remat, graph_updates=False)  # writes what changed only
-            pass_block, pass_feed_forward = (
-                explain_writes(remat(f)) for f in (pass_block, pass_feed_forward)
-            )
+            pass_block = explain_writes(remat(pass_block))
+            pass_feed_forward = explain_writes(remat(pass_feed_forward))
         states = []
         for i, block in enumerate(self.blocks):
             x = pass_block(block, x, before[i], rngs)

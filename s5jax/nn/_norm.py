@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import jax.numpy as jnp
 from flax import nnx
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Inexact
 from s5jax._errors import check_choice
 from s5jax.nn._dense import flat_apply
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 Norm = Literal["batch", "layer", "scalar_layer"]
 
@@ -62,11 +62,11 @@ def make_norm(
     return nnx.LayerNorm(d_model, epsilon=epsilon, rngs=rngs, **dtypes)
 
 
-def explain_writes(f: Callable[..., T]) -> Callable[..., T]:
-    """Makes a clear ValueError of what Flax says where a transformation of JAX would lose writes."""
+def explain_writes(f: F) -> F:
+    """Turns Flax's error about writes that a transformation of JAX would lose into a sentence."""
 
     @functools.wraps(f)
-    def wrapped(*args: Any, **kwargs: Any) -> T:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return f(*args, **kwargs)
         except TraceContextError as error:
@@ -76,7 +76,7 @@ def explain_writes(f: Callable[..., T]) -> Callable[..., T]:
                 "transform with Flax, for example by nnx.jit."
             ) from error
 
-    return wrapped
+    return cast(F, wrapped)
 
 
 @explain_writes

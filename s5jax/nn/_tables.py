@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ _ROWS = ("__call__", "step")
 class Unlisted:
     """A method that is not a plain function of its class, of which `nnx.tabulate` wraps all."""
 
-    def __init__(self, f: Callable[..., Any]) -> None:
+    def __init__(self, f: FunctionType) -> None:
         functools.update_wrapper(self, f)
         self.f = f
 
