@@ -48,7 +48,7 @@ def dlr_eigenvalues(
         Gupta, Mehta and Berant, "Simplifying and Understanding State Space Models with Diagonal
         Linear RNNs", 2022, https://arxiv.org/abs/2212.00768.
     """
-    check_positive("dlr_eigenvalues", N=N)
+    (N,) = check_positive("dlr_eigenvalues", N=N)
     decay = 0.5 * jnp.exp(log_uniform_step(key, (N,), dt_min, dt_max, dtype=dtype))
     return -decay + 1j * jnp.asarray(2 * np.pi * np.arange(N) / N, dtype)
 
@@ -83,7 +83,7 @@ def dss_eigenvalues(method: DSSInit, N: int) -> Complex128[np.ndarray, " N"]:
         2022, https://arxiv.org/abs/2203.14343.
     """
     check_choice("dss_eigenvalues", "method", method, get_args(DSSInit))
-    check_positive("dss_eigenvalues", N=N)
+    (N,) = check_positive("dss_eigenvalues", N=N)
     if method == "lin":
         return -0.5 + 1j * np.pi * np.arange(N)
     root = np.sqrt(2 * np.arange(2 * N) + 1)

@@ -52,7 +52,7 @@ def nplr(
         Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
         https://arxiv.org/abs/2111.00396.
     """
-    check_even("nplr", N)
+    N = check_even("nplr", N)
     _, B = hippo(measure, N)
     P = hippo_rank_correction(measure, N)
     Lambda, V = _eigen(measure, N)
@@ -150,7 +150,8 @@ def block_diagonal_hippo(
         Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
         2023, https://arxiv.org/abs/2208.04933, appendix B.1.
     """
-    check_positive("block_diagonal_hippo", d_state=d_state, n_blocks=n_blocks)
+    sizes = {"d_state": d_state, "n_blocks": n_blocks}
+    d_state, n_blocks = check_positive("block_diagonal_hippo", **sizes)
     if d_state % n_blocks:
         raise ValueError(
             "block_diagonal_hippo: `d_state` must be a multiple of `n_blocks`; got "
@@ -170,13 +171,14 @@ def block_diagonal_hippo(
     return np.tile(Lambda[:kept], n_blocks), V, V.conj().T
 
 
-def check_even(where: str, N: int) -> None:
-    """Raises a ValueError unless N is a positive even number."""
-    check_positive(where, N=N)
+def check_even(where: str, N: int) -> int:
+    """Returns N as a Python integer; raises a ValueError unless it is positive and even."""
+    (N,) = check_positive(where, N=N)
     if N % 2:
         raise ValueError(
             f"{where}: `N` must be even, to keep one of each conjugate pair; got {N}, use {N + 1}."
         )
+    return N
 
 
 def _eigen(

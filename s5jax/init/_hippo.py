@@ -54,7 +54,7 @@ def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.
         Gu, Johnson, Timalsina, Rudra and Ré, "How to Train Your HiPPO: State Space Models with
         Generalized Orthogonal Basis Projections", 2022, https://arxiv.org/abs/2206.12037.
     """
-    _check("hippo", measure, N)
+    N = _check("hippo", measure, N)
     return _TRANSITIONS[measure](N)
 
 
@@ -91,7 +91,7 @@ def hippo_rank_correction(measure: str, N: int) -> Float64[np.ndarray, "R N"]:
         Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
         https://arxiv.org/abs/2111.00396.
     """
-    _check("hippo_rank_correction", measure, N)
+    N = _check("hippo_rank_correction", measure, N)
     n = np.arange(N)
     match measure:
         case "legs":
@@ -155,11 +155,12 @@ _TRANSITIONS: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
 }
 
 
-def _check(function: str, measure: str, N: int) -> None:
+def _check(function: str, measure: str, N: int) -> int:
     check_choice(function, "measure", measure, _TRANSITIONS)
-    check_positive(function, N=N)
+    (N,) = check_positive(function, N=N)
     if measure.startswith("fourier") and N % 2:
         raise ValueError(
             f"{function}: `N` must be even for {measure!r}, whose states are pairs of a cosine and "
             f"a sine; got {N}, use {N + 1}."
         )
+    return N

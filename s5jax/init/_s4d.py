@@ -63,7 +63,7 @@ def s4d(
     """
     check_choice("s4d", "method", method, ("legs", "real", *_FREQUENCIES))
     check_choice("s4d", "B_init", B_init, _INPUTS)
-    check_even("s4d", N)
+    N = check_even("s4d", N)
     n = np.arange(N // 2)
     a, B = np.full(n.shape, real_scale / 2), _INPUTS[B_init](n, N)
     if method == "legs":

@@ -12,11 +12,13 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from s5jax._errors import check_positive
 from s5jax.nn._dense import attend, output_map
+from s5jax.nn._tables import unlist_methods
 
 BIAS_BOUND = 1.0
 """Of the first biases of the tokens, times ``d_model ** -0.5``."""
 
 
+@unlist_methods
 class AdaptiveEmbedding(nnx.Module):
     r"""Token embedding and, tied to it, an adaptive softmax.
 
@@ -64,7 +66,7 @@ class AdaptiveEmbedding(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("AdaptiveEmbedding", div_val=div_val)
+        (div_val,) = check_positive("AdaptiveEmbedding", div_val=div_val)
         self.bounds = (0, *cutoffs, n_tokens)
         if any(a >= b for a, b in itertools.pairwise(self.bounds)):
             raise ValueError(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Inexact, Int
 from s5jax._errors import check_positive
 from s5jax.nn._base import Edits, SequenceLayer
 from s5jax.nn._dense import matmul
+from s5jax.nn._inputs import exportable
 from s5jax.nn._masks import select
 from s5jax.nn._split import check_shares, exchange, gather, own_share
 from s5jax.ops import window_attention
@@ -25,6 +26,7 @@ class AttentionCoefficients(NamedTuple):
     scale: Float[Array, ""]
 
 
+@exportable
 class AttentionState(NamedTuple):
     """Key/value cache: the last W = ``l_max`` steps, newest last.
 
@@ -103,7 +105,8 @@ class Attention(SequenceLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("Attention", d_model=d_model, n_heads=n_heads, l_max=l_max)
+        sizes = {"d_model": d_model, "n_heads": n_heads, "l_max": l_max}
+        d_model, n_heads, l_max = check_positive("Attention", **sizes)
         if d_model % (2 * n_heads):
             raise ValueError(
                 "Attention: `d_model` must be a multiple of 2 * `n_heads`, since rotary positions "
@@ -230,7 +233,7 @@ class Attention(SequenceLayer):
         """Queries, times the temperature, keys and values of every head."""
         dtype = self._compute_dtype(u)
         x = matmul(u.astype(dtype), c.W_qkv.astype(dtype))
-        x = x.reshape(*u.shape[:-1], 3, self.n_heads, -1)
+        x = x.reshape(*u.shape[:-1], 3, self.n_heads, self.d_model // self.n_heads)
         q, k, v = (x[..., i, :, :] for i in range(3))
         return (c.scale * q).astype(dtype), k.astype(dtype), v.astype(dtype)
 

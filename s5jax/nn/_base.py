@@ -6,10 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
+from s5jax._errors import as_integer
+from s5jax.nn._inputs import as_array, as_reals, check_state, known_values
 from s5jax.nn._masks import poisoned_steps, select, valid_steps
 from s5jax.nn._module import Module
 from s5jax.nn._split import over_devices, placement, take_turns
@@ -154,6 +156,7 @@ class SequenceLayer(Module):
             ValueError: if shapes or values break these rules, if ``dt`` is given to a discrete-time
                 layer, or if a bidirectional layer is asked for a state.
         """
+        u = as_reals(type(self).__name__, "u", u, self.param_dtype)
         at_rest = state is None and not return_state
         padding_counts = self.bidirectional and not self.linear  # zeros ahead are inputs to it
         state, edits, scalar_dt = self._check(u, state, lengths, resets, dt, return_state)
@@ -195,11 +198,13 @@ class SequenceLayer(Module):
             ValueError: if the layer is bidirectional, the shape is wrong, or ``dt`` does not apply.
         """
         self._needs_causal("step")
+        where = f"{type(self).__name__}.step"
+        u = as_reals(where, "u", u, self.param_dtype)
         if u.ndim < 1 or u.shape[-1] != self.d_model:
             raise ValueError(
-                f"{type(self).__name__}.step: `u` must have shape (*batch, {self.d_model}); "
-                f"got {u.shape}."
+                f"{where}: `u` must have shape (*batch, {self.d_model}); got {u.shape}."
             )
+        state = check_state(where, state, self._state_like(state, u.shape[:-1]))
         return self.advance(self.coefficients(self._check_dt(dt, u.shape[:-1])), state, u)
 
     def kernel(self, L: int) -> Array | tuple[Array, Array]:
@@ -221,12 +226,13 @@ class SequenceLayer(Module):
                 f"{type(self).__name__}.kernel: this layer is not linear in its inputs, so no "
                 "impulse response describes it. Call it on sequences instead."
             )
-        if L < 1:
+        lags = as_integer(L)
+        if lags is None or lags < 1:
             raise ValueError(f"{type(self).__name__}.kernel: `L` must be at least 1; got {L}.")
-        forward = self._impulse_response(self.coefficients(), L)
+        forward = self._impulse_response(self.coefficients(), lags)
         if not self.bidirectional:
             return forward
-        return forward, self._impulse_response(self.coefficients(backward=True), L)
+        return forward, self._impulse_response(self.coefficients(backward=True), lags)
 
     def to_ssm(self) -> StateSpace:
         """The layer as an explicit discrete state space, where one exists exactly.
@@ -251,6 +257,8 @@ class SequenceLayer(Module):
         Without a state it starts from rest, and the one that it returns means nothing.
         """
         start = self.init_state(u.shape[:-2]) if state is None else state
+        if not isinstance(u.shape[-2], int):
+            return self.any_length(start, u, scalar_dt, edits)
         if not edits.plain:
             return self.edited(start, u, scalar_dt, edits)
         if self.bidirectional:
@@ -272,6 +280,16 @@ class SequenceLayer(Module):
         """
         start = self.init_state(u.shape[:-2]) if state is None else state
         return take_turns(self, start, u, scalar_dt, edits)
+
+    def any_length(
+        self,
+        state: PyTree[Array],
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
+        """A sequence whose length is a symbol of `jax.export`: one step after the other."""
+        return SequenceLayer.edited(self, state, u, scalar_dt, edits)
 
     def edited(
         self,
@@ -362,6 +380,11 @@ class SequenceLayer(Module):
         dtype = self.param_dtype if self.dtype is None else self.dtype
         return jnp.promote_types(dtype, jnp.float32)
 
+    def _state_like(self, state: PyTree, batch_shape: Sequence[int]) -> PyTree[Array]:
+        """What a state given to `step` must look like."""
+        del state
+        return self.init_state(batch_shape)
+
     def _impulse_response(self, coefficients: PyTree, L: int) -> Array:
         def response(u_0: Array) -> Array:
             u = jnp.zeros((L, self.d_model), u_0.dtype).at[0].set(u_0)
@@ -391,22 +414,24 @@ class SequenceLayer(Module):
         if state is not None or return_state:
             self._needs_causal("state")
         start = self.init_state(u.shape[:-2])
-        state = start if state is None else _check_state(name, state, start)
+        state = start if state is None else check_state(name, state, start)
         valid = valid_steps(name, lengths, u.shape)
         if resets is not None:
-            resets = jnp.asarray(resets)
+            resets = as_array(name, "resets", resets)
             if resets.shape != u.shape[:-1] or resets.dtype != bool:
                 raise ValueError(
                     f"{name}: `resets` must be boolean with shape {u.shape[:-1]}; "
                     f"got {resets.dtype} with shape {resets.shape}."
                 )
             resets = resets if valid is None else resets & valid
-        dt = self._check_dt(dt, u.shape[:-1])
+        dt = self._check_dt(dt, u.shape[:-1], valid)
         if dt is None or dt.ndim == 0:
             return state, Edits(None, resets, valid), dt
         return state, Edits(dt if valid is None else jnp.where(valid, dt, 0), resets, valid), None
 
-    def _check_dt(self, dt: Any, shape: tuple[int, ...]) -> Array | None:
+    def _check_dt(
+        self, dt: Any, shape: tuple[int, ...], valid: Array | None = None
+    ) -> Array | None:
         name = type(self).__name__
         if dt is None:
             return None
@@ -415,13 +440,17 @@ class SequenceLayer(Module):
                 f"{name}: `dt` needs a continuous-time layer, and {name} has no step length. Use "
                 "S4, S4D or S5, or append the time gaps to the inputs."
             )
-        dt = jnp.asarray(dt)
+        dt = as_reals(name, "dt", dt, jnp.promote_types(self.param_dtype, jnp.float32))
         if dt.shape not in ((), shape):
             raise ValueError(
                 f"{name}: `dt` must be one number or have shape {shape}; got {dt.shape}."
             )
-        if dt.ndim == 0 and not isinstance(dt, Tracer) and not dt > 0:
-            raise ValueError(f"{name}: `dt` must be positive; got {dt}.")
+        values = known_values(dt if valid is None or dt.ndim == 0 else jnp.where(valid, dt, 0))
+        if values is not None:
+            fits = np.isfinite(values) & (values > 0 if dt.ndim == 0 else values >= 0)
+            rule = "be positive" if dt.ndim == 0 else "not be negative"
+            if not fits.all():
+                raise ValueError(f"{name}: `dt` must {rule}, and finite; got {values[~fits][0]}.")
         return dt
 
     def _contain_nonfinite(
@@ -437,7 +466,7 @@ class SequenceLayer(Module):
             bad |= ~jnp.isfinite(edits.dt)
             edits = edits._replace(dt=jnp.where(jnp.isfinite(edits.dt), edits.dt, 0))
         for leaf in jax.tree.leaves(state):
-            finite = jnp.isfinite(leaf).reshape(*bad.shape[:-1], -1).all(-1)
+            finite = jnp.isfinite(leaf).all(tuple(range(bad.ndim - 1, leaf.ndim)))
             bad = bad.at[..., 0].set(bad[..., 0] | (~finite & ~resets[..., 0]))
         u = jnp.where(jnp.isfinite(u), u, 0)
         state = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), state)
@@ -467,12 +496,12 @@ def _scan(
     def run(state: PyTree, inputs: PyTree) -> tuple[PyTree, Array]:
         return jax.lax.scan(body, state, inputs, reverse=reverse)
 
-    L = len(jax.tree.leaves(inputs)[0])
-    cut = L - L % _KEPT
-    if cut == 0:
+    L = jax.tree.leaves(inputs)[0].shape[0]
+    if not isinstance(L, int) or L < _KEPT:
         return run(state, inputs)
+    cut = L - L % _KEPT
     tail = jax.tree.map(lambda x: x[cut:], inputs)
-    blocks = jax.tree.map(lambda x: x[:cut].reshape(-1, _KEPT, *x.shape[1:]), inputs)
+    blocks = jax.tree.map(lambda x: x[:cut].reshape(cut // _KEPT, _KEPT, *x.shape[1:]), inputs)
     block = jax.checkpoint(run, prevent_cse=False)
     if reverse:
         state, y_tail = run(state, tail)
@@ -480,17 +509,3 @@ def _scan(
     if not reverse:
         state, y_tail = run(state, tail)
     return state, jnp.concatenate([y.reshape(cut, *y.shape[2:]), y_tail])
-
-
-def _check_state(name: str, state: PyTree, expected: PyTree) -> PyTree:
-    def describe(tree: PyTree) -> PyTree:
-        return jax.tree.map(jnp.shape, tree)
-
-    if jax.tree.structure(state) != jax.tree.structure(expected) or describe(state) != describe(
-        expected
-    ):
-        raise ValueError(
-            f"{name}: `state` must have the structure and shapes of `init_state(batch_shape)`, "
-            f"{describe(expected)}; got {describe(state)}."
-        )
-    return state

@@ -12,6 +12,7 @@ from s5jax._errors import check_choice
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import flat_apply
 from s5jax.nn._dropout import check_rate, drop
+from s5jax.nn._inputs import as_array
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._module import Module
 from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
@@ -110,7 +111,8 @@ class ResidualBlock(Module):
         self.out1 = nnx.Linear(H, H, rngs=rngs, **dtypes) if activation == "full_glu" else None
         gate = {"gelu": 0, "glu": 2 * H}.get(activation, H)
         self.out2 = nnx.Linear(layer.d_output, gate, rngs=rngs, **dtypes) if gate else None
-        self.tie_dropout, self.layer_dropout = tie_dropout, layer_dropout
+        self.tie_dropout = tie_dropout if tie_dropout == "residual" else bool(tie_dropout)
+        self.layer_dropout = layer_dropout
         self.dropout = nnx.Dropout(dropout)
         self.tied_dropout = nnx.Dropout(dropout, broadcast_dims=(-2,))
 
@@ -132,6 +134,7 @@ class ResidualBlock(Module):
         """
         if state is not None or return_state:
             check_stepwise(self.norm)
+        u = as_array("ResidualBlock", "u", u)
         valid = valid_steps("ResidualBlock", lengths, u.shape)
         u = u if valid is None else select(valid, u, 0)
         x = normalise(self.norm, u, valid) if self.prenorm else u

@@ -24,7 +24,8 @@ def flat_apply(
     if x.ndim > 2 and placement(x)[-1]:
         return f(x, *others)
     flat = (v.reshape(-1, v.shape[-1]) for v in (x, *others))
-    return f(*flat).reshape(*x.shape[:-1], -1)
+    y = f(*flat)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def feedthrough(
@@ -63,7 +64,7 @@ def pair_matmul(
 ) -> Float[Array, "*leading 2 m"]:
     """Real and imaginary parts of sequences times a matrix, by one product in their dtype."""
     y = matmul(x, jnp.concatenate([W.real, W.imag], 1).astype(x.dtype))
-    return y.reshape(*x.shape[:-1], 2, -1)
+    return y.reshape(*x.shape[:-1], 2, W.shape[1])
 
 
 def real_matmul(
@@ -74,5 +75,5 @@ def real_matmul(
     Transposed after its parts are joined: of the two ways to form its gradient, XLA then takes the
     faster one on a CPU (0.97 of the time of Path-X's train step).
     """
-    x = x.reshape(*x.shape[:-2], -1).astype(dtype)
+    x = x.reshape(*x.shape[:-2], 2 * x.shape[-1]).astype(dtype)
     return matmul(x, jnp.concatenate([C.real, -C.imag], 1).T.astype(dtype))

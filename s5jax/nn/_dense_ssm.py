@@ -75,7 +75,7 @@ class DenseSSM(SequenceLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("DenseSSM", d_model=d_model, d_state=d_state)
+        d_model, d_state = check_positive("DenseSSM", d_model=d_model, d_state=d_state)
         self.d_model, self.d_state, self.multi_input = d_model, d_state, multi_input
         self.mixes_features = multi_input
         self.dtype, self.param_dtype = dtype, param_dtype

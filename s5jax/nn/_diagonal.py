@@ -70,6 +70,15 @@ class DiagonalLayer(SequenceLayer):
         y, x = self._scan(pair_scan, state, u, scalar_dt, edits)
         return y, _state_after(x, state, edits.valid)
 
+    def any_length(
+        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """Sequential scans, between products over all steps unless these need too much memory."""
+        if self.feature_states:
+            return super().any_length(state, u, scalar_dt, edits)
+        y, x = self._scan(pair_scan, state, u, scalar_dt, edits)
+        return y, _state_after(x, state, edits.valid)
+
     def on_chunk(
         self, state: Array | None, u: Array, scalar_dt: Array | float | None, edits: Edits
     ) -> tuple[Array, Array]:
@@ -90,7 +99,8 @@ class DiagonalLayer(SequenceLayer):
         dt = scalar_dt if edits.dt is None else edits.dt
         coefficients = self.coefficients(dt)
         b = self.drive(coefficients, u)
-        options: dict[str, Any] = {"resets": edits.resets, "backend": self.backend}
+        backend = self.backend if isinstance(u.shape[-2], int) else "sequential"
+        options: dict[str, Any] = {"resets": edits.resets, "backend": backend}
         x = scan(coefficients.Lambda_bar, b, state, **options)
         y = self.readout(coefficients, x, u)
         if self.bidirectional:

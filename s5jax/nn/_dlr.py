@@ -165,9 +165,9 @@ class DLR(KernelLayer, DiagonalLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("DLR", d_model=d_model, d_state=d_state)
+        d_model, d_state = check_positive("DLR", d_model=d_model, d_state=d_state)
         if l_kernel is not None:
-            check_positive("DLR", l_kernel=l_kernel)
+            (l_kernel,) = check_positive("DLR", l_kernel=l_kernel)
         check_choice("DLR", "version", version, get_args(Version))
         check_choice("DLR", "kernel_to_real", kernel_to_real, get_args(KernelToReal))
         check_choice("DLR", "conv", conv, get_args(DLRConv))
@@ -315,6 +315,18 @@ class DLR(KernelLayer, DiagonalLayer):
             reverse = self._window(self.coefficients(backward=True), u, resets, T, reverse=True)
             y = y + self.deliver(reverse, resets)
         return y, state
+
+    def any_length(
+        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """One step after the other, where there is a recurrence."""
+        if self.version == "dss_softmax" or self.l_kernel is not None:
+            raise ValueError(
+                "DLR: version 'dss_softmax', and a kernel that is cut off at `l_kernel`, need the "
+                f"length of the sequence as a number; got {u.shape[-2]}. Export with a fixed "
+                "length, or use version 'dss_exp' without `l_kernel`."
+            )
+        return super().any_length(state, u, scalar_dt, edits)
 
     def to_ssm(self) -> StateSpace:
         """Real matrices with two states, real and imaginary part, for each complex one."""

@@ -73,10 +73,10 @@ class FeatureSSM(KernelLayer):
         return jnp.tile(v, (self.d_model // len(v), *(1,) * (v.ndim - 1)))
 
 
-def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> int:
-    """The number of different systems; raises a ValueError for sizes that do not fit."""
+def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> tuple[int, int, int]:
+    """The sizes and the number of different systems; raises a ValueError if they do not fit."""
     S = d_model if n_ssm is None else n_ssm
-    check_positive(where, d_model=d_model, d_state=d_state, n_ssm=S)
+    d_model, d_state, S = check_positive(where, d_model=d_model, d_state=d_state, n_ssm=S)
     if d_state % 2:
         raise ValueError(
             f"{where}: `d_state` must be even, to keep one of each conjugate pair; got {d_state}, "
@@ -84,7 +84,7 @@ def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> in
         )
     if d_model % S:
         raise ValueError(f"{where}: `n_ssm` must divide `d_model`; got {S} and {d_model}.")
-    return S
+    return d_model, d_state, S
 
 
 def initial_raw_step(

@@ -59,7 +59,7 @@ class FeedForward(Module):
         self.norm = make_norm(norm, d_model, norm_momentum, norm_epsilon, rngs=rngs, **dtypes)
         self.widen = nnx.Linear(d_model, expand * d_model, rngs=rngs, **dtypes)
         self.narrow = nnx.Linear(expand * d_model, d_model, rngs=rngs, **dtypes)
-        tied = (tie_dropout is True, bool(tie_dropout))
+        tied = (tie_dropout != "residual" and bool(tie_dropout), bool(tie_dropout))
         self.dropouts = nnx.List(
             nnx.Dropout(dropout, broadcast_dims=(-2,) if tie else ()) for tie in tied
         )

@@ -9,9 +9,10 @@ from jax.core import Tracer
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from s5jax._errors import check_positive
+from s5jax._errors import as_integer, check_positive
 from s5jax._promotion import default_promotion
 from s5jax.nn._explicit import on_automatic_axes, sharding
+from s5jax.nn._inputs import as_array
 from s5jax.nn._language import LanguageModel
 from s5jax.nn._model import SequenceBackbone
 from s5jax.nn._tokens import check_tokens
@@ -77,14 +78,16 @@ def generate(
         Holtzman, Buys, Du, Forbes and Choi, "The Curious Case of Neural Text Degeneration", 2020,
         https://arxiv.org/abs/1904.09751, for ``top_p``.
     """
+    prompts = as_array("generate", "prompts", prompts)
+    lengths = None if lengths is None else as_array("generate", "lengths", lengths)
     _check_prompts(model, prompts, lengths)
-    _check_options(model, n, key, temperature, top_k, top_p)
+    n, top_k = _check_options(model, n, key, temperature, top_k, top_p)
 
     def sample(model: LanguageModel, arguments: Any) -> Array:
         return _sample(model, *arguments, n, temperature, top_k, top_p)
 
     split = P(*sharding(prompts)[:-1])
-    return on_automatic_axes(sample, model, (jnp.asarray(prompts), lengths, key), split)
+    return on_automatic_axes(sample, model, (prompts, lengths, key), split)
 
 
 def _sample(
@@ -165,8 +168,8 @@ def _check_options(
     temperature: float,
     top_k: int | None,
     top_p: float,
-) -> None:
-    check_positive("generate", n=n)
+) -> tuple[int, int | None]:
+    (n,) = check_positive("generate", n=n)
     if not temperature >= 0:
         raise ValueError(f"generate: `temperature` must not be negative; got {temperature}.")
     if temperature > 0 and key is None:
@@ -174,10 +177,12 @@ def _check_options(
             "generate: `key` must be given unless `temperature` is 0, for example "
             "key=jax.random.key(0)."
         )
-    if top_k is not None and not 1 <= top_k <= model.d_input:
+    k = None if top_k is None else as_integer(top_k)
+    if top_k is not None and (k is None or not 1 <= k <= model.d_input):
         raise ValueError(
             f"generate: `top_k` must lie between 1 and the number of tokens {model.d_input}; "
             f"got {top_k}."
         )
     if not 0 < top_p <= 1:
         raise ValueError(f"generate: `top_p` must lie in (0, 1]; got {top_p}.")
+    return n, k

@@ -79,7 +79,7 @@ class GRU(SequenceLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("GRU", d_model=d_model, d_state=d_state)
+        d_model, d_state = check_positive("GRU", d_model=d_model, d_state=d_state)
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.dtype, self.param_dtype = dtype, param_dtype
 

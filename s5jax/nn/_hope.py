@@ -146,7 +146,7 @@ class HOPE(KernelLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("HOPE", d_model=d_model, d_state=d_state)
+        d_model, d_state = check_positive("HOPE", d_model=d_model, d_state=d_state)
         check_choice("HOPE", "form", form, get_args(HOPEForm))
         check_choice("HOPE", "conv", conv, get_args(Conv))
         check_choice("HOPE", "dt_transform", dt_transform, get_args(Transform))
@@ -232,6 +232,22 @@ class HOPE(KernelLayer):
         else:
             y = self._multiply_spectra(v) + feedthrough(self.D[...], v)
         return y.astype(self._compute_dtype(u))
+
+    def any_length(
+        self,
+        state: Array,
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
+        """One step after the other, in the causal form only."""
+        if self.form != "causal":
+            raise ValueError(
+                f"HOPE: the filter of form {self.form!r} depends on the length of the sequence, "
+                f"which must be a number; got {u.shape[-2]}. Export with a fixed length, or use "
+                "`form='causal'`."
+            )
+        return super().any_length(state, u, scalar_dt, edits)
 
     def kernel(self, L: int) -> Array | tuple[Array, Array]:
         """Impulse response, as in every layer; the published forms have none."""

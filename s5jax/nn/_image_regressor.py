@@ -1,5 +1,6 @@
 """Whole models that turn sequences of images into distributions of numbers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,9 +51,9 @@ class ImageEncoder(nnx.Module):
             x, W, b = conv.promote_dtype(arrays, dtype=conv.dtype)
             x = pooled_conv(x, W, stride=conv.strides, padding=conv.padding)
             x = nnx.relu(x + b)
-        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], math.prod(x.shape[1:]))))
         x = self.dense2(jnp.concatenate([x, further.astype(x.dtype)], axis=-1))
-        return x.reshape(*u.shape[:-1], -1)
+        return x.reshape(*u.shape[:-1], x.shape[-1])
 
 
 class ImageRegressor(StepwiseModel):
@@ -109,10 +110,11 @@ class ImageRegressor(StepwiseModel):
         **backbone: Any,
     ) -> None:
         height, width = image_shape
+        height, width = check_positive("ImageRegressor", height=height, width=width)
         self.image_shape = height, width
         super().__init__(layer, rngs=rngs, **backbone)
         check_choice("ImageRegressor", "encoder", self.encoder, ["linear"])
-        check_positive("ImageRegressor", d_output=d_output)
+        (d_output,) = check_positive("ImageRegressor", d_output=d_output)
         self.d_output = d_output
         H = self.d_model
         options: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -131,7 +133,6 @@ class ImageRegressor(StepwiseModel):
     def _make_encoder(self, rngs: nnx.Rngs) -> ImageEncoder:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         height, width = self.image_shape
-        check_positive("ImageRegressor", height=height, width=width)
         if height % _STRIDE or width % _STRIDE or self.d_input < height * width:
             raise ValueError(
                 f"ImageRegressor: `image_shape` must be multiples of {_STRIDE} with at most "

@@ -22,6 +22,7 @@ _CONFIG, _ARRAYS = "model.json", "parameters.safetensors"
 _PREPROCESSING = "preprocessing.json"
 _MAX_CONFIG = 2**20
 _MAX_PREPROCESSING = 2**26
+_MODES = ("deterministic", "use_running_average")
 
 
 def save(model: nnx.Module, folder: str | Path) -> None:
@@ -36,7 +37,8 @@ def save(model: nnx.Module, folder: str | Path) -> None:
         folder: made if it does not exist; files of an earlier `save` are replaced.
 
     Raises:
-        ValueError: if the class is not one that `load` can build.
+        ValueError: if the class is not one that `load` can build, or if the model is not what its
+            constructor arguments build, as after a head was replaced.
 
     Example:
         >>> import tempfile
@@ -51,14 +53,16 @@ def save(model: nnx.Module, folder: str | Path) -> None:
     if isinstance(model, Pipeline):
         model, preprocessing = model.model, model.preprocessing
     check_choice("save", "model", type(model).__name__, _classes())
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    name, arguments = type(model).__name__, _arguments(type(model))
     config = {
         "s5jax": version("s5jax"),
-        "class": type(model).__name__,
-        "arguments": {name: _encode(getattr(model, name)) for name in _arguments(type(model))},
+        "class": name,
+        "arguments": {argument: _encode(getattr(model, argument)) for argument in arguments},
     }
-    arrays = {name: np.asarray(v[...]) for name, v in _variables(nnx.state(model)).items()}
+    arrays = {path: np.asarray(v[...]) for path, v in _variables(nnx.state(model)).items()}
+    _check_rebuilt(model, config["arguments"], arrays)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(arrays, folder / _ARRAYS)
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     (folder / _PREPROCESSING).unlink(missing_ok=True)
@@ -136,6 +140,12 @@ def _encode(value: Any) -> Any:
     if inspect.isclass(value) and issubclass(value, nnx.Module):
         check_choice("save", "layer", value.__name__, _classes())
         return {"class": value.__name__}
+    if isinstance(value, np.floating):
+        value = float(
+            str(value)
+        )  # 0.1 of float32 as 0.1, since it may be compared with other options
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
@@ -176,6 +186,47 @@ def _read_json(path: Path, limit: int) -> Any:
     if path.stat().st_size > limit:
         raise ValueError(f"it is larger than {limit:,} bytes.")
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+
+
+def _check_rebuilt(
+    model: nnx.Module, arguments: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Raises a ValueError where the model is not the one that `load` would build."""
+    name = type(model).__name__
+    try:
+        there, here = _describe(_build(name, arguments, arrays)), _describe(model)
+        path = next((p for p in sorted({*there, *here}) if there.get(p) != here.get(p)), None)
+        if path is None:
+            return
+        found = f"{path} is {here.get(path, 'missing')} and not {there.get(path, 'missing')}"
+    except ValueError as error:
+        found = " ".join(str(error).split())[:300].rstrip(".")
+    raise ValueError(
+        "save: `model` must be what its constructor arguments build, because `load` builds it from "
+        f"them; here {found}. Build a {name} with these options and copy the parameters with "
+        "nnx.update, or keep nnx.state(model) with Orbax."
+    )
+
+
+def _describe(model: nnx.Module) -> dict[str, str]:
+    """Options, and types and shapes of variables, by their paths; without modes and functions."""
+    found = {}
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.Variable):
+            value = f"{type(node).__name__} of {node.dtype} with shape {node.shape}"
+            found[".".join(map(str, path))] = value
+        elif isinstance(node, nnx.Module):
+            found[".".join(map(str, path)) or "model"] = type(node).__name__
+            for name, value in vars(node).items():
+                if name not in _MODES and not name.startswith("_") and _is_option(value):
+                    found[".".join(map(str, (*path, name)))] = repr(_encode(value))
+    return found
+
+
+def _is_option(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_option(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str | np.generic)
 
 
 def _refuse(constant: str) -> None:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
-from s5jax._errors import check_choice
+from s5jax._errors import check_choice, check_integers, check_positive
 from s5jax.nn._adaptive import AdaptiveEmbedding
 from s5jax.nn._base import SequenceLayer
 from s5jax.nn._dense import attend, flat_apply, output_map
 from s5jax.nn._dropout import check_rate, drop
+from s5jax.nn._inputs import as_array
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._model import SequenceBackbone
 from s5jax.nn._stepwise import StepwiseModel
@@ -88,13 +89,14 @@ class LanguageModel(StepwiseModel):
         encoder = backbone.setdefault("encoder", "embedding")
         check_choice("LanguageModel", "encoder", encoder, ["embedding"])
         check_rate("LanguageModel", embedding_dropout=embedding_dropout)
-        if cutoffs and not tie_embedding:
+        if len(cutoffs) and not tie_embedding:
             raise ValueError(
                 "LanguageModel: `cutoffs` need `tie_embedding=True`, as the logits are read off "
                 "with the embedding's vectors; got False."
             )
         self.tie_embedding, self.embedding_dropout = tie_embedding, embedding_dropout
-        self.cutoffs, self.div_val = tuple(cutoffs), div_val
+        (self.div_val,) = check_positive("LanguageModel", div_val=div_val)
+        self.cutoffs = check_integers("LanguageModel", "cutoffs", cutoffs)
         super().__init__(layer, rngs=rngs, **backbone)
         if self.blocks[0].layer.bidirectional:
             raise ValueError(
@@ -153,6 +155,8 @@ class LanguageModel(StepwiseModel):
             [[False, False, True, True, False]]
             >>> mean = losses.sum() / (targets != -100).sum()  # over three steps, not five
         """
+        u = as_array("LanguageModel", "u", u)
+        targets = None if targets is None else as_array("LanguageModel", "targets", targets)
         valid = valid_steps("LanguageModel", lengths, self._check_input(u, 2))
         counted = self._counted(u, targets, ignore_index, valid)
         x = SequenceBackbone.__call__(
@@ -244,7 +248,8 @@ class LanguageModel(StepwiseModel):
             chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
             return jax.nn.logsumexp(logits, axis=-1) - chosen
 
-        n_steps = max(1, MAX_LOGITS * targets.shape[-1] // (targets.size * self.d_input))
+        n_logits = max(1, targets.size * self.d_input)
+        n_steps = max(1, MAX_LOGITS * targets.shape[-1] // n_logits)
         if n_steps >= targets.shape[-1]:
             return loss(h, targets)
         steps = jnp.moveaxis(h, -2, 0), jnp.moveaxis(targets, -1, 0)

@@ -92,7 +92,7 @@ class LRU(DiagonalLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("LRU", d_model=d_model, d_state=d_state)
+        d_model, d_state = check_positive("LRU", d_model=d_model, d_state=d_state)
         scan_backend(backend)
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.r_min, self.r_max, self.max_phase = r_min, r_max, max_phase

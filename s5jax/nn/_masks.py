@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Inexact
+
+from s5jax.nn._inputs import as_array, known_values
 
 
 def valid_steps(where: str, lengths: Any, shape: tuple[int, ...]) -> Bool[Array, "*batch L"] | None:
@@ -23,14 +23,14 @@ def valid_steps(where: str, lengths: Any, shape: tuple[int, ...]) -> Bool[Array,
     """
     if lengths is None:
         return None
-    lengths, (*batch_shape, L) = jnp.asarray(lengths), shape[:-1]
+    lengths, (*batch_shape, L) = as_array(where, "lengths", lengths), shape[:-1]
     if lengths.shape != tuple(batch_shape) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
             f"{where}: `lengths` must be integers of shape {tuple(batch_shape)}, one per sequence; "
             f"got {lengths.dtype} with shape {lengths.shape}."
         )
-    if not isinstance(lengths, Tracer) and lengths.size:
-        values = np.asarray(lengths)
+    values = known_values(lengths)
+    if values is not None and values.size:
         low, high = values.min(), values.max()
         if low < 0 or high > L:
             raise ValueError(

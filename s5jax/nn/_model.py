@@ -15,9 +15,10 @@ from s5jax.nn._base import SequenceLayer
 from s5jax.nn._block import Activation, ResidualBlock, TieDropout
 from s5jax.nn._dense import output_map
 from s5jax.nn._feed_forward import FeedForward
+from s5jax.nn._inputs import as_array, check_state, exportable, split_states
 from s5jax.nn._masks import select, valid_steps
 from s5jax.nn._module import Module
-from s5jax.nn._norm import Norm, check_stepwise, make_norm, normalise
+from s5jax.nn._norm import Norm, check_stepwise, explain_writes, make_norm, normalise
 from s5jax.nn._split import along_time
 from s5jax.nn._tokens import check_tokens, in_vocabulary
 
@@ -105,9 +106,10 @@ class SequenceBackbone(Module):
         rngs: nnx.Rngs,
     ) -> None:
         name = type(self).__name__
-        check_positive(name, d_input=d_input, d_model=d_model, n_layers=n_layers)
+        sizes = {"d_input": d_input, "d_model": d_model, "n_layers": n_layers}
+        d_input, d_model, n_layers = check_positive(name, **sizes)
         if ffn_every is not None:
-            check_positive(name, ffn_every=ffn_every)
+            (ffn_every,) = check_positive(name, ffn_every=ffn_every)
         check_choice(name, "encoder", encoder, get_args(Encoder))
         self.d_input, self.d_model, self.n_layers = d_input, d_model, n_layers
         self.layer, self.layer_options = layer, tuple(dict(layer_options).items())
@@ -163,7 +165,9 @@ class SequenceBackbone(Module):
         ``rngs`` supplies the key ``dropout`` in training mode with a positive rate. States need
         evaluation mode (``model.eval()``) if the norm is a batch norm.
         """
-        valid = valid_steps(type(self).__name__, lengths, self._check_input(u, 2))
+        name = type(self).__name__
+        u, before = as_array(name, "u", u), split_states(name, state, self.n_layers)
+        valid = valid_steps(name, lengths, self._check_input(u, 2))
         self._check_tokens(u, valid)
         x = along_time(self._embed(u if valid is None else select(valid, u, 0), rngs))
 
@@ -183,10 +187,11 @@ class SequenceBackbone(Module):
 
         if self.remat:
             remat = functools.partial(nnx.remat, graph_updates=False)  # writes what changed only
-            pass_block, pass_feed_forward = remat(pass_block), remat(pass_feed_forward)
+            pass_block = explain_writes(remat(pass_block))
+            pass_feed_forward = explain_writes(remat(pass_feed_forward))
         states = []
         for i, block in enumerate(self.blocks):
-            x = pass_block(block, x, None if state is None else state[i], rngs)
+            x = pass_block(block, x, before[i], rngs)
             x, new_state = x if return_state else (x, None)
             states.append(new_state)
             for feed_forward in self._after(i):
@@ -203,11 +208,13 @@ class SequenceBackbone(Module):
         dt: Float[Array, "*batch"] | float | None = None,
     ) -> tuple[Any, PyTree[Array]]:
         """One time step, in evaluation mode; as in a layer."""
+        name = type(self).__name__
+        u, before = as_array(name, "u", u), split_states(name, state, self.n_layers)
         self._check_input(u, 1)
         self._check_tokens(u)
         x = self._embed(u)
         states = []
-        for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
+        for i, (block, block_state) in enumerate(zip(self.blocks, before, strict=True)):
             x, new_state = block.step(x, block_state, dt)
             states.append(new_state)
             for feed_forward in self._after(i):
@@ -270,6 +277,7 @@ class SequenceBackbone(Module):
         return shape
 
 
+@exportable
 class ClassifierState(NamedTuple):
     """State of a `SequenceClassifier`: of its blocks, and what the pooling has seen."""
 
@@ -327,7 +335,7 @@ class SequenceClassifier(SequenceBackbone):
     ) -> None:
         super().__init__(layer, rngs=rngs, **backbone)
         self.mask_padding = mask_padding
-        check_positive("SequenceClassifier", d_output=d_output)
+        (d_output,) = check_positive("SequenceClassifier", d_output=d_output)
         check_choice("SequenceClassifier", "pooling", pooling, get_args(Pooling))
         self.d_output, self.pooling = d_output, pooling
         self.decode = output_map(
@@ -356,7 +364,7 @@ class SequenceClassifier(SequenceBackbone):
             )
         x = super().__call__(
             u,
-            state=None if state is None else state.blocks,
+            state=self._blocks_of(state),
             lengths=lengths if self.mask_padding else None,
             resets=resets,
             dt=dt,
@@ -367,9 +375,7 @@ class SequenceClassifier(SequenceBackbone):
         if not self.mask_padding:
             valid = valid_steps(type(self).__name__, lengths, x.shape)
             x = x if valid is None else select(valid, x, 0)
-        if state is None:
-            state = self._empty_pool(x.shape[:-2])
-        pooled, count = self._pool(x, lengths, state)
+        pooled, count = self._pool(x, lengths, self._pool_of(state, x.shape[:-2]))
         logits = self._logits(pooled, count)
         return (logits, ClassifierState(blocks, pooled, count)) if return_state else logits
 
@@ -380,13 +386,30 @@ class SequenceClassifier(SequenceBackbone):
         dt: Float[Array, "*batch"] | float | None = None,
     ) -> tuple[Inexact[Array, "*batch d_output"], ClassifierState]:
         """One time step, in evaluation mode: the logits of the sequence so far."""
-        x, blocks = super().step(u, state.blocks, dt)
-        pooled, count = self._pool(x[..., None, :], None, state)
+        x, blocks = super().step(u, self._blocks_of(state), dt)
+        pooled, count = self._pool(x[..., None, :], None, self._pool_of(state, x.shape[:-1]))
         return self._logits(pooled, count), ClassifierState(blocks, pooled, count)
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> ClassifierState:
         """The state before the first step."""
         return self._empty_pool(batch_shape)._replace(blocks=super().init_state(batch_shape))
+
+    def _blocks_of(self, state: Any) -> PyTree[Array] | None:
+        if not (state is None or isinstance(state, ClassifierState)):
+            raise ValueError(
+                f"{type(self).__name__}: `state` must be a ClassifierState, as "
+                "`init_state(batch_shape)` and earlier calls return it; got a "
+                f"{type(state).__name__}."
+            )
+        return None if state is None else state.blocks
+
+    def _pool_of(
+        self, state: ClassifierState | None, batch_shape: Sequence[int]
+    ) -> ClassifierState:
+        start = self._empty_pool(batch_shape)
+        if state is None:
+            return start
+        return check_state(type(self).__name__, state._replace(blocks=None), start)
 
     def _empty_pool(self, batch_shape: Sequence[int]) -> ClassifierState:
         dtype = jnp.promote_types(self.param_dtype, jnp.float32)

@@ -7,12 +7,14 @@ from flax import nnx
 
 from s5jax._promotion import default_promotion
 from s5jax.nn._explicit import compiler_splits
+from s5jax.nn._tables import unlist_methods
 
 
 class Module(nnx.Module):
     """A module whose constructor and public methods run under JAX's own rules of promotion.
 
-    Calls and steps leave explicit axes of a mesh to the compiler.
+    Calls and steps leave explicit axes of a mesh to the compiler, and are the only methods that
+    `nnx.tabulate` lists.
     """
 
     has_time: ClassVar[bool] = True
@@ -26,3 +28,4 @@ class Module(nnx.Module):
                 if name in ("__call__", "step"):
                     method = compiler_splits(method, step=name == "step")
                 setattr(cls, name, default_promotion(method))
+        unlist_methods(cls)

@@ -1,14 +1,19 @@
 """Batch and layer norm over padded sequences."""
 
-from typing import Any, Literal, get_args
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import jax.numpy as jnp
 from flax import nnx
+from flax.errors import TraceContextError
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact
 
 from s5jax._errors import check_choice
 from s5jax.nn._dense import flat_apply
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Norm = Literal["batch", "layer", "scalar_layer"]
 
@@ -57,15 +62,41 @@ def make_norm(
     return nnx.LayerNorm(d_model, epsilon=epsilon, rngs=rngs, **dtypes)
 
 
+def explain_writes(f: F) -> F:
+    """Turns Flax's error about writes that a transformation of JAX would lose into a sentence."""
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return f(*args, **kwargs)
+        except TraceContextError as error:
+            raise ValueError(
+                "ResidualBlock: a batch norm in training mode updates its running statistics, "
+                "which a transformation of JAX cannot return. Call model.eval() first, or "
+                "transform with Flax, for example by nnx.jit."
+            ) from error
+
+    return cast(F, wrapped)
+
+
+@explain_writes
 def normalise(
     norm: AnyNorm,
     x: Inexact[Array, "*batch L H"],
     valid: Bool[Array, "*batch L"] | None = None,
 ) -> Inexact[Array, "*batch L H"]:
-    """Applies the norm; the statistics of a batch norm leave padding out."""
-    if isinstance(norm, nnx.BatchNorm) and valid is not None:
-        return flat_apply(lambda x, mask: norm(x, mask=mask), x, valid[..., None])
-    return flat_apply(norm, x)
+    """Applies the norm; the statistics of a batch norm leave padding out, and see some step."""
+    if not isinstance(norm, nnx.BatchNorm):
+        return flat_apply(norm, x)
+    if norm.use_running_average or x.size == 0:
+        return flat_apply(lambda x: norm(x, use_running_average=True), x)
+    if valid is None:
+        return flat_apply(norm, x)
+    some, before = valid.any(), (norm.mean[...], norm.var[...])
+    y = flat_apply(lambda x, mask: norm(x, mask=mask), x, valid[..., None] | ~some)
+    for statistic, old in zip((norm.mean, norm.var), before, strict=True):
+        statistic[...] = jnp.where(some, statistic[...], old)
+    return y
 
 
 def check_stepwise(norm: nnx.Module) -> None:

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from s5jax.nn._masks import select
+from s5jax.nn._tables import unlist_methods
 
 Numbers = float | Sequence["Numbers"] | np.ndarray
 
@@ -93,6 +94,7 @@ class Preprocessing:
         return outputs * jnp.asarray(self.target_std, dtype) + jnp.asarray(self.target_mean, dtype)
 
 
+@unlist_methods
 class Pipeline(nnx.Module):
     r"""A trained model on raw inputs, with outputs in the units of the targets.
 

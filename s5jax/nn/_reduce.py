@@ -60,7 +60,7 @@ def reduce_order(layer: SequenceLayer, order: int, *, l_max: int | None = None) 
         Antoulas, "Approximation of Large-Scale Dynamical Systems", 2005, chapters 4, 5 and 7.
     """
     layer._needs_causal("reduce_order")
-    check_positive("reduce_order", order=order)
+    (order,) = check_positive("reduce_order", order=order)
     mixes = layer.mixes_features
     realise = _from_matrices if mixes else _from_kernel
     matrices, bound = realise(layer, order, l_max)

@@ -128,13 +128,13 @@ class S4(FeatureSSM):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        S = check_sizes("S4", d_model, d_state, n_ssm)
+        d_model, d_state, S = check_sizes("S4", d_model, d_state, n_ssm)
         check_choice("S4", "init", init, get_args(S4Init))
         check_choice("S4", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4", "real_transform", real_transform, get_args(Transform))
         check_choice("S4", "conv", conv, get_args(Conv))
         check_choice("S4", "backend", backend, get_args(KernelBackend))
-        self.d_model, self.d_state, self.n_ssm = d_model, d_state, n_ssm
+        self.d_model, self.d_state, self.n_ssm = d_model, d_state, None if n_ssm is None else S
         self.bidirectional, self.init = bidirectional, init
         self.dt_transform, self.real_transform = dt_transform, real_transform
         self.dt_min, self.dt_max = dt_min, dt_max

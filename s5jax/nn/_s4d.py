@@ -126,14 +126,14 @@ class S4D(FeatureSSM, DiagonalLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        S = check_sizes("S4D", d_model, d_state, n_ssm)
+        d_model, d_state, S = check_sizes("S4D", d_model, d_state, n_ssm)
         check_choice("S4D", "init", init, get_args(S4DInit))
         check_choice("S4D", "discretization", discretization, get_args(Discretization))
         check_choice("S4D", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4D", "real_transform", real_transform, get_args(Transform))
         check_choice("S4D", "conv", conv, get_args(Conv))
         scan_backend(backend)
-        self.d_model, self.d_state, self.n_ssm = d_model, d_state, n_ssm
+        self.d_model, self.d_state, self.n_ssm = d_model, d_state, None if n_ssm is None else S
         self.bidirectional, self.init, self.discretization = bidirectional, init, discretization
         self.dt_transform, self.real_transform = dt_transform, real_transform
         self.dt_min, self.dt_max = dt_min, dt_max
@@ -151,8 +151,9 @@ class S4D(FeatureSSM, DiagonalLayer):
         Delta = Delta[..., None]
         Lambda_bar, Gamma = _DISCRETIZE[self.discretization](Lambda, Delta)
         log = Lambda * Delta if self.discretization == "zoh" else _log_bilinear(Lambda * Delta)
+        HM = self.d_model * self.d_state // 2
         return S4DCoefficients(
-            *(v.reshape(*v.shape[:-2], -1) for v in (Lambda_bar, log, Gamma * B)),
+            *(v.reshape(*v.shape[:-2], HM) for v in (Lambda_bar, log, Gamma * B)),
             pair_to_complex(self.C[int(backward)]),
             None if backward else self.D[...],
         )

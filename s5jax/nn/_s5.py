@@ -127,7 +127,8 @@ class S5(DiagonalLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("S5", d_model=d_model, d_state=d_state, n_blocks=n_blocks)
+        sizes = {"d_model": d_model, "d_state": d_state, "n_blocks": n_blocks}
+        d_model, d_state, n_blocks = check_positive("S5", **sizes)
         check_choice("S5", "discretization", discretization, get_args(Discretization))
         check_choice("S5", "C_init", C_init, get_args(CInit))
         check_choice("S5", "backend", backend, get_args(S5Backend))

@@ -1,7 +1,7 @@
 """SGConv: a long convolution whose kernel is a few short ones, stretched to ever longer scales."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from s5jax._errors import check_choice, check_positive
+from s5jax._errors import as_integer, check_choice, check_positive
 from s5jax.nn._base import Edits
+from s5jax.nn._inputs import exportable
 from s5jax.nn._kernel import KernelLayer
 from s5jax.nn._masks import select
 from s5jax.ops import (
@@ -35,6 +36,9 @@ class SGConvCoefficients(NamedTuple):
     alpha: Float[Array, " H"]
     K: Float[Array, "T H"]
     D: Float[Array, " H"] | None
+
+
+exportable(MultiscaleState)
 
 
 class SGConv(KernelLayer):
@@ -130,16 +134,18 @@ class SGConv(KernelLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_positive("SGConv", d_model=d_model)
+        (d_model,) = check_positive("SGConv", d_model=d_model)
         check_choice("SGConv", "init", init, get_args(SGConvInit))
         check_choice("SGConv", "decay", decay, get_args(Decay))
         if decay_min > decay_max:
             raise ValueError(
                 f"SGConv: `decay_min` must be at most `decay_max`; got {decay_min} and {decay_max}."
             )
-        S, self.n_taps = _sizes(l_max, kernel_dim, n_scales, init_scale)
+        l_max, kernel_dim, S, init_scale = _sizes(l_max, kernel_dim, n_scales, init_scale)
+        self.n_taps = multiscale_length(S, kernel_dim, init_scale=init_scale)
         self.d_model, self.l_max, self.kernel_dim = d_model, l_max, kernel_dim
-        self.n_scales, self.init_scale, self.bidirectional = n_scales, init_scale, bidirectional
+        self.n_scales = None if n_scales is None else S
+        self.init_scale, self.bidirectional = init_scale, bidirectional
         self.init, self.decay, self.decay_min, self.decay_max = init, decay, decay_min, decay_max
         self.dtype, self.param_dtype = dtype, param_dtype
 
@@ -201,6 +207,12 @@ class SGConv(KernelLayer):
             batch_shape=batch_shape,
             dtype=self._state_dtype(),
         )
+
+    def _state_like(
+        self, state: Any, batch_shape: Sequence[int]
+    ) -> Float[Array, "*batch T-1 H"] | MultiscaleState:
+        fast = isinstance(state, MultiscaleState)
+        return self.init_multiscale_state(batch_shape) if fast else self.init_state(batch_shape)
 
     def advance(
         self,
@@ -308,27 +320,29 @@ class SGConv(KernelLayer):
         return alpha if self.decay == "learnable" else jax.lax.stop_gradient(alpha)
 
 
-def _sizes(l_max: int, kernel_dim: int, n_scales: int | None, init_scale: int) -> tuple[int, int]:
-    """Numbers of scales and of lags; raises a ValueError for sizes that do not fit."""
-    check_positive("SGConv", l_max=l_max, kernel_dim=kernel_dim)
+def _sizes(
+    l_max: int, kernel_dim: int, n_scales: int | None, init_scale: int
+) -> tuple[int, int, int, int]:
+    """The sizes, with the number of scales; raises a ValueError if they do not fit."""
+    l_max, kernel_dim = check_positive("SGConv", l_max=l_max, kernel_dim=kernel_dim)
     if kernel_dim > l_max:
         raise ValueError(
             f"SGConv: `kernel_dim` must be at most `l_max`; got {kernel_dim} and {l_max}."
         )
-    if isinstance(init_scale, bool) or not isinstance(init_scale, int) or init_scale < 0:
+    scale = as_integer(init_scale)
+    if scale is None or scale < 0:
         raise ValueError(
             f"SGConv: `init_scale` must be an integer that is not negative; got {init_scale!r}."
         )
-    needed = max(1, 1 + (-(-l_max // kernel_dim) - 1).bit_length() - init_scale)
-    S = needed if n_scales is None else n_scales
-    check_positive("SGConv", n_scales=S)
-    T = multiscale_length(S, kernel_dim, init_scale=init_scale)
+    needed = max(1, 1 + (-(-l_max // kernel_dim) - 1).bit_length() - scale)
+    (S,) = check_positive("SGConv", n_scales=needed if n_scales is None else n_scales)
+    T = multiscale_length(S, kernel_dim, init_scale=scale)
     if T < l_max:
         raise ValueError(
             f"SGConv: {S} scales of {kernel_dim} reach {T} lags, fewer than `l_max` = {l_max}. Use "
             f"`n_scales={needed}`, or a smaller `l_max`."
         )
-    return S, T
+    return l_max, kernel_dim, S, scale
 
 
 def _cosines(

@@ -107,7 +107,7 @@ class SequenceLabeler(StepwiseModel):
         **backbone: Any,
     ) -> None:
         super().__init__(layer, rngs=rngs, **backbone)
-        check_positive("SequenceLabeler", d_output=d_output)
+        (d_output,) = check_positive("SequenceLabeler", d_output=d_output)
         self.d_output = d_output
         self.decode = output_map(
             self.d_model, d_output, dtype=self.dtype, param_dtype=self.param_dtype, rngs=rngs

@@ -106,7 +106,7 @@ def window_attention(
     k, v = (_pad(x, before, after + ahead) for x in (k, v))
     k, v, ids = (_neighbours(x, window, 2 + two_sided) for x in (k, v, ids))
     y = _attend(q, k, v, q_ids, ids, window, window, two_sided)
-    return y.reshape(*y.shape[:-4], -1, *y.shape[-2:])[..., :L, :, :]
+    return y.reshape(*y.shape[:-4], L + after, *y.shape[-2:])[..., :L, :, :]
 
 
 @default_promotion
@@ -164,7 +164,7 @@ def _pad(x: Array, before: int, after: int, value: int = 0) -> Array:
 
 def _fold(x: Array, window: int) -> Array:
     """Cuts the time axis into blocks."""
-    return x.reshape(*x.shape[:-3], -1, window, *x.shape[-2:])
+    return x.reshape(*x.shape[:-3], x.shape[-3] // window, window, *x.shape[-2:])
 
 
 def _neighbours(x: Array, window: int, count: int) -> Array:

@@ -97,7 +97,8 @@ def conv_backend(
     if conv != "auto":
         return conv
     shortest = 4096 if d_state <= 64 else 16_384
-    pays = L >= shortest * batch and d_state <= 128 and not two_sided
+    known = isinstance(L, int) and isinstance(batch, int)  # and not a symbol of jax.export
+    pays = known and L >= shortest * batch and d_state <= 128 and not two_sided
     return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
 
 
@@ -154,7 +155,8 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
     else:
         _, y = jax.lax.scan(jax.checkpoint(lambda s, x: _group(full, s, x)), start, x)
     y = jnp.moveaxis(y.reshape(groups, H, *batch, chunks * T), (0, 1), (-3, -1))
-    return y.reshape(*batch, -1, H)[..., :L, :].reshape(u.shape).astype(u.dtype)
+    y = y.reshape(*batch, groups * chunks * T, H)[..., :L, :]
+    return y.reshape(u.shape).astype(u.dtype)
 
 
 @default_promotion

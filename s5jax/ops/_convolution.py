@@ -236,7 +236,7 @@ def _between_blocks(
 ) -> Float[Array, "*batch H n"]:
     """From the first to the second of each pair of blocks of s steps, as far as the kernel goes."""
     reach = min(s, max(k.shape[-1] - 1, 1))
-    pairs, c = (v.reshape(*v.shape[:-1], -1, 2 * s) for v in (x, c))
+    pairs, c = (v.reshape(*v.shape[:-1], v.shape[-1] // (2 * s), 2 * s) for v in (x, c))
     before, after, border = slice(s - reach, s), slice(s, s + reach), slice(s - 1, s)
     tail = jnp.where(c[..., before] == c[..., border], pairs[..., before], 0)
     k = _pad(k, 0, max(0, 2 * reach - k.shape[-1]))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from s5jax._errors import check_positive
+from s5jax._errors import as_integer, check_positive
 from s5jax._promotion import default_promotion
 
 
@@ -31,13 +31,19 @@ def multiscale_length(S: int, d: int, *, init_scale: int = 0) -> int:
         >>> multiscale_length(5, 8)
         128
     """
-    check_positive("multiscale_length", S=S, d=d)
-    if init_scale < 0:
+    S, d = check_positive("multiscale_length", S=S, d=d)
+    return d << (S - 1 + _check_scale("multiscale_length", init_scale))
+
+
+def _check_scale(where: str, init_scale: int) -> int:
+    scale = as_integer(init_scale)
+    if scale is None or scale < 0:
+        rule = "be an integer" if scale is None else "not be negative"
         raise ValueError(
-            f"multiscale_length: `init_scale` must not be negative; got {init_scale}. Use 0 to "
-            "start without a stretch."
+            f"{where}: `init_scale` must {rule}; got {init_scale}. Use 0 to start without a "
+            "stretch."
         )
-    return d << (S - 1 + init_scale)
+    return scale
 
 
 @default_promotion
@@ -149,8 +155,8 @@ def init_multiscale_state(
     Example:
         See `multiscale_step`.
     """
-    check_positive("init_multiscale_state", H=H)
-    multiscale_length(S, d, init_scale=init_scale)
+    S, H, d = check_positive("init_multiscale_state", S=S, H=H, d=d)
+    init_scale = _check_scale("init_multiscale_state", init_scale)
     n_strides = max(S - 1, 1) + init_scale
     ramps = [2 * d << level for level in range(n_strides)]
     # The next stride reads half-length sums at its ends.

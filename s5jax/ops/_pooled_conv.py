@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion
 
 
+@default_promotion
 def pooled_conv(
     x: Float[Array, "n height width c"],
     W: Float[Array, "k k c o"],
@@ -72,6 +74,7 @@ def pooled_conv(
     return y.reshape(n, rows, columns, W.shape[3])
 
 
+@default_promotion
 def pooled_conv_ref(
     x: Float[Array, "n height width c"],
     W: Float[Array, "k k c o"],

@@ -226,6 +226,6 @@ def _check_kernel(where: str, kernel: ArrayLike, order: int) -> np.ndarray:
 
 
 def _check_order(where: str, order: int, largest: int, what: str) -> None:
-    check_positive(where, order=order)
+    (order,) = check_positive(where, order=order)
     if order > largest:
         raise ValueError(f"{where}: `order` must be at most {what}, {largest}; got {order}.")

@@ -5,6 +5,7 @@ With :math:`l = a T + b` a power factors, :math:`A^l = A^{a T} A^b`, so L output
 by doubling, from :math:`A^{2^k} - I`: a rounded power itself would cost a slow mode its digits.
 """
 
+import math
 from collections.abc import Iterator
 
 import jax
@@ -39,7 +40,7 @@ def free_response(
         change = highest("...hai,hij->...haj", left, next(powers))
         left = doubled(left, change, -2)
     y = highest("...han,...hnb->...hab", left[..., : -(-L // T), :], right)
-    return jnp.moveaxis(y.reshape(*y.shape[:-2], -1)[..., :L], -1, -2)
+    return jnp.moveaxis(y.reshape(*y.shape[:-2], math.prod(y.shape[-2:]))[..., :L], -1, -2)
 
 
 def last_state(

@@ -61,7 +61,7 @@ def vandermonde(
     right = _exponentials(z, 1, T)
     product = functools.partial(jnp.einsum, "...han,hnb->...hab", precision="highest")
     K = product(left.real, right.real) - product(left.imag, right.imag)
-    return jnp.moveaxis(K.reshape(*K.shape[:-2], -1)[..., :L], -1, -2)
+    return jnp.moveaxis(K.reshape(*K.shape[:-2], math.prod(K.shape[-2:]))[..., :L], -1, -2)
 
 
 def _shared(
@@ -74,13 +74,15 @@ def _shared(
     features and 16,384 lags on two CPU cores, where four products with features first took 110.
     """
     columns = c.reshape(-1, c.shape[-1]).T
-    T = block_length(L * columns.shape[-1])
-    left = _exponentials(z, T, -(-L // T))[..., None] * columns[:, None]
+    m = columns.shape[-1]
+    T = block_length(L * max(m, 1) if isinstance(m, int) else L)
+    A = -(-L // T)
+    left = _exponentials(z, T, A)[..., None] * columns[:, None]
     right = _exponentials(z, 1, T)
-    left = jnp.concatenate([left.real, -left.imag]).reshape(2 * len(z), -1)
+    left = jnp.concatenate([left.real, -left.imag]).reshape(2 * len(z), A * m)
     right = jnp.concatenate([right.real, right.imag])
     K = jnp.einsum("nb,nm->bm", right, left, precision="highest")
-    K = jnp.swapaxes(K.reshape(T, -1, columns.shape[-1]), 0, 1).reshape(-1, *c.shape[:-1])
+    K = jnp.swapaxes(K.reshape(T, A, m), 0, 1).reshape(A * T, *c.shape[:-1])
     return jnp.moveaxis(K[:L], 0, -2)
 
 

@@ -372,6 +372,38 @@ def test_bad_arguments(row):
 
 
 @each(LAYERS)
+@pytest.mark.parametrize("batch", [(0,), (2, 0)])
+def test_empty_batch(row, batch):
+    layer, L = row.make(), 40
+    u, lengths, resets = (
+        jnp.zeros((*batch, L, H)),
+        jnp.zeros(batch, int),
+        jnp.zeros((*batch, L), bool),
+    )
+
+    @jax.jit
+    def call(u):
+        edits = {"lengths": lengths, "resets": resets}
+        outputs = [layer(u), layer(u, lengths=lengths), layer(u, **edits)]
+        outputs += [jax.grad(lambda u: layer(u).sum() + layer(u, **edits).sum())(u)]
+        if layer.continuous_time:
+            outputs += [layer(u, dt=2.0), layer(u, dt=jnp.ones(resets.shape), **edits)]
+        if row.bidirectional:
+            return outputs, None, None
+        y, state = layer(u, state=layer.init_state(batch), return_state=True, **edits)
+        y_next, state = layer.step(u[..., 0, :], state)
+        return [*outputs, y], y_next, state
+
+    outputs, y_next, state = call(u)
+    assert {y.shape for y in outputs} == {(*batch, L, H)}
+    if not row.bidirectional:
+        assert y_next.shape == (*batch, H)
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, layer.init_state(batch))
+    _, (grads, _) = loss_and_grads(layer, lambda m, u: m(u).sum(), u)
+    assert all((g == 0).all() for g in jax.tree.leaves(nnx.state(grads, nnx.Param)))
+
+
+@each(LAYERS)
 def test_float32_against_float64_at_16k(row):
     with jax.enable_x64(True):
         narrow = row.make()

@@ -249,7 +249,8 @@ def test_labels():
     model = classifier()
     labels = param_labels(model)
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    assert jax.tree.structure(labels) == jax.tree.structure(parameters)
+    assert jax.tree.structure(labels(parameters)) == jax.tree.structure(parameters)
+    assert jax.tree.leaves(labels(parameters)) == jax.tree.leaves(labels)
     layer = {"B": "ssm", "Lambda_re": "ssm", "Lambda_im": "ssm", "log_step": "ssm"}
     assert labels["blocks"][1]["layer"] == layer | {"C": "regular", "D": "regular"}
     assert labels["encode"] == {"kernel": "regular", "bias": "regular"}
