@@ -15,7 +15,7 @@ import tyro
 import s5jax
 from experiments.cli import FileFlags
 from experiments.config import read_config
-from experiments.errors import UsageError, blaming_options, run_command
+from experiments.errors import UsageError, blaming_options, check_not_negative, run_command
 from experiments.files import UserPath, user_path
 from experiments.process import set_up_process
 from experiments.tasks import HERE, TASKS, Files, LanguageTask, get_task
@@ -97,6 +97,7 @@ def generate(
     except OSError as error:
         raise UsageError(f"The run in {workdir} is not finished: {error}") from error
     with blaming_options():
+        check_not_negative(sampling, n=sampling.n or 0)
         new, compile_s, run_s = _continue(model, rows, task.n_new, sampling)
     texts = [
         task.decode(np.concatenate([row, tokens])) for row, tokens in zip(rows, new, strict=True)
