@@ -175,7 +175,7 @@ def _new_model(config: Config, task: Task) -> nnx.Module:
 
 def _check_decimation(name: str, task: Task, dt: int | None) -> None:
     fits = task.encoder == "linear" and task.head in ("classify", "match")
-    if dt is not None and not (fits and dt >= 1):
+    if dt is not None and not (fits and 1 <= dt <= task.length):
         steps = "tokens" if task.encoder == "tokens" else "numbers"
         raise UsageError(
             "`dt` takes every so-many-th step (1, 2, ...) of sequences of numbers that have one "

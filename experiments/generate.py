@@ -16,7 +16,7 @@ import s5jax
 from experiments.build import load_trained, task_for_prediction
 from experiments.cli import FileFlags
 from experiments.config import read_config
-from experiments.errors import UsageError, blaming_options, run_command
+from experiments.errors import UsageError, blaming_options, check_not_negative, run_command
 from experiments.files import UserPath, user_path
 from experiments.process import set_up_process
 from experiments.tasks import HERE, TASKS, Files, LanguageTask, get_task
@@ -95,6 +95,7 @@ def generate(
     task: Any = task_for_prediction(config, files, trained)
     rows = [task.encode(prompt) for prompt in prompts]
     with blaming_options():
+        check_not_negative(sampling, n=sampling.n or 0)
         new, compile_s, run_s = _continue(trained.model, rows, task.n_new, sampling)
     texts = [
         task.decode(np.concatenate([row, tokens])) for row, tokens in zip(rows, new, strict=True)

@@ -65,6 +65,7 @@ def test_command_line(chars, monkeypatch, capsys):
         ([], GREEDY, "--prompt=TEXT"),
         (["A", ""], GREEDY, "must not be empty"),
         (["A"], Sampling(n=0), "`n` must be a positive integer"),
+        (["A"], Sampling(n=10**14), r"`n` must be below 2\*\*31"),
         (["A"], Sampling(temperature=-1.0), "`temperature` must not be negative"),
         (["A"], Sampling(top_k=257), "`top_k` must lie between 1 and the number of tokens 256"),
         (["A"], Sampling(top_p=2.0), "`top_p` must lie"),

@@ -506,6 +506,11 @@ def test_options_of_numpy_and_paths_become_python_s(toy, one_device, tmp_path):
     assert checked.data.file == os.path.abspath(os.path.join("my data", "x.npz"))
 
 
+def test_a_rate_beyond_the_sequence_is_refused(copy):
+    with pytest.raises(UsageError, match="`dt` is 100000000000000000000"):
+        evaluate_run(copy, dt=10**20)
+
+
 def test_options_of_another_type_are_refused(toy, one_device, tmp_path):
     with pytest.raises(UsageError, match=r"`train\.steps` must be int; got 12\.0"):
         fit(toy(train={"steps": 12.0}), tmp_path / "run", mesh=one_device)
