@@ -58,7 +58,11 @@ class SequenceLayer(Module):
     diagonal layers exchange the states at the ends of their chunks, and attention and layers with a
     kernel exchange steps for some of the heads or features.
 
-    Time is axis -2 and features are axis -1; any leading axes are batch axes.
+    Time is axis -2 and features are axis -1; any leading axes are batch axes. Calls and steps take
+    whatever `numpy.asarray` makes real numbers of, integers included.
+
+    In a program of `jax.export` the length may be a symbol; `any_length` then runs one step after
+    the other. Tables of `nnx.tabulate` have rows for calls and steps, not for the methods above.
     """
 
     continuous_time: ClassVar[bool] = False
@@ -136,7 +140,7 @@ class SequenceLayer(Module):
         not. With ``resets``, even if all are False, it never does.
 
         Args:
-            u: inputs, ``(*batch, L, H)``, any ``L >= 1``.
+            u: inputs, ``(*batch, L, H)``, any ``L >= 1``; the batch may be empty.
             state: state before the first step, from `init_state` or an earlier call; zero if
                 omitted.
             lengths: ``(*batch,)``, the true lengths of right-padded sequences. Padded inputs may
@@ -145,8 +149,8 @@ class SequenceLayer(Module):
             resets: ``(*batch, L)``, True at the first step of a new segment. Nothing crosses a
                 reset, in either direction.
             dt: length of the interval that a step stands for, relative to the layer's own, either
-                one number (another sampling rate) or one per step (irregular sampling).
-                Continuous-time layers only.
+                one positive number (another sampling rate) or one per step that is not negative
+                (irregular sampling). Continuous-time layers only.
             return_state: also return the state after the last step.
 
         Returns:

@@ -84,7 +84,7 @@ class KernelLayer(SequenceLayer):
         own = None if state is None else jax.tree.map(own_share, state, axes)
         edits = jax.tree.map(lambda edit: gather(edit, -1), edits)
         y, last = share.whole(own, exchange(u, split=-1, join=-2), scalar_dt, edits)
-        y = y.reshape(*y.shape[:-1], -1, share.d_model)
+        y = y.reshape(*y.shape[:-1], y.shape[-1] // share.d_model, share.d_model)
         y = exchange(y, split=-3, join=-1).reshape(*u.shape[:-1], self.d_output)
         return y, jax.tree.map(gather, last, axes)
 

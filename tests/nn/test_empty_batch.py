@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, normal
+from helpers import LAYERS, assert_close, normal
 
 import s5jax
 from s5jax import S5, ResidualBlock, SequenceClassifier
@@ -91,6 +91,14 @@ def test_statistics_ignore_a_batch_of_padding(prenorm):
     assert (y == 0).all()
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(nnx.to_pure_dict(gradients)))
     assert_close(nnx.to_pure_dict(nnx.state(block, nnx.BatchStat)), before, rtol=0)
+
+
+@pytest.mark.parametrize("axis", ["data", "seq"])
+@pytest.mark.parametrize("layer", ["s5", "s4_chunked", "gru"])
+def test_over_devices(layer, axis):
+    layer = LAYERS[layer].make()
+    with jax.set_mesh(jax.make_mesh((2,), (axis,), axis_types=(jax.sharding.AxisType.Auto,))):
+        assert jax.jit(layer)(jnp.zeros((0, 6, 4))).shape == (0, 6, 4)
 
 
 def test_generate():
