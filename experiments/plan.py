@@ -142,13 +142,14 @@ def _describe_step_lengths(setup: Setup, batch: Batch) -> list[str]:
 
 
 def _describe_time(setup: Setup, speed: Speed, step: int) -> str:
-    train = setup.config.train
+    train, data = setup.config.train, setup.config.data
     evaluations = math.ceil(train.steps / train.eval_every) - step // train.eval_every
-    evaluating = evaluations * speed.evaluation_s
+    validation, test = (math.ceil(n / train.batch_size) for n in (data.n_validation, data.n_test))
+    evaluating = speed.evaluation_s * (evaluations * validation + test)
     total = speed.step_s * (train.steps - step) + evaluating
     text = f"{speed.step_s:.3g} s a step, {duration(total)} in all"
     if evaluating >= 1:
-        text += f", {duration(evaluating)} of it for {evaluations:,} evaluations"
+        text += f", {duration(evaluating)} of it for evaluations"
     if speed.busy_cores > BUSY_SHARE * (os.cpu_count() or 1):
         text += (
             f"; less on an idle machine: other programs keep {speed.busy_cores:.1f} of "

@@ -1,7 +1,6 @@
 """How long the steps of a run take, found by taking some of them on a copy of its state."""
 
 import itertools
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ class Speed(NamedTuple):
     step_s: float
     """Seconds between training steps, with the reading of their batches."""
     evaluation_s: float
-    """Seconds of an evaluation of the validation split."""
+    """Seconds of an evaluation, for each batch."""
     busy_cores: float
     """Cores that other programs kept busy meanwhile."""
 
@@ -80,15 +79,14 @@ def _affordable(step_s: float, steps: int) -> int:
 
 
 def _time_evaluation(setup: Setup, leaves: Leaves, batch: Batch) -> float:
-    """Seconds for the validation split; one batch of which is the training batch."""
+    """Seconds for a batch, which the training batch stands for."""
     rows = len(batch["index"].addressable_data(0)) * len(batch["index"].addressable_shards)
     mask = jax.make_array_from_process_local_data(by_example(setup.mesh), np.ones(rows, bool))
     batch = {**batch, "mask": mask}
     jax.block_until_ready(setup.steps.evaluate(leaves, batch))
     start = time.monotonic()
     jax.block_until_ready(setup.steps.evaluate(leaves, batch))
-    n_batches = math.ceil(setup.config.data.n_validation / setup.config.train.batch_size)
-    return (time.monotonic() - start) * n_batches
+    return time.monotonic() - start
 
 
 class _Others:
