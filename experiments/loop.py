@@ -132,6 +132,11 @@ def refuse_another_run(workdir: Path, config: Config) -> None:
         UsageError: if it holds another one; names the fields that differ.
     """
     if not (workdir / "config.json").exists():
+        if (workdir / "results.json").exists():
+            raise UsageError(
+                f"{workdir} has the results of a run and no config.json that says which: choose "
+                "another --workdir."
+            )
         return
     differing = differences(read_config(workdir), config)
     if read_fingerprint(workdir):

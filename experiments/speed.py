@@ -21,6 +21,8 @@ BUDGET_S = 4.0
 """What timing may take, beyond the first step."""
 MAX_SHARE = 0.05
 """Of a run's steps, how many may be taken to time them."""
+MAX_STEPS = 32
+"""Steps timed together, whose batches the devices keep for training."""
 
 
 class Speed(NamedTuple):
@@ -74,7 +76,7 @@ def measure_speed(
 
 
 def _affordable(step_s: float, steps: int) -> int:
-    n = min(int(BUDGET_S / 2 / step_s), int(MAX_SHARE * steps))
+    n = min(int(BUDGET_S / 2 / step_s), int(MAX_SHARE * steps), MAX_STEPS)
     return from_main(max(n, 1 if step_s < BUDGET_S else 0))
 
 

@@ -29,6 +29,7 @@ SGCONV_LIMIT = 1.3
 DOUBLING_LIMIT = 2.2
 MILLION_LIMIT_GB = 8
 GENERATE_TARGET = 20
+POOLED_CONV_TARGET = 1.5
 TOKENS = 16
 TURNS = 2
 LINEAR = [name for name in CONTESTANTS if name not in ("GRU", "Attention")]
@@ -78,6 +79,19 @@ def sgconv_row(size: Size) -> Row:
     seconds = interleaved_medians(programs, turns=2 * TURNS + 1)
     ratio = SGCONV_LIMIT * seconds["convolution"] / seconds["layer"]
     return Row("sgconv_layer", ratio, 1, {"ms": _milliseconds(seconds)})
+
+
+def pooled_conv_row(images: int) -> Row:
+    """The pendulum's first convolution with its pooling and both gradients, against XLA's."""
+    x, W = jnp.ones((images, 24, 24, 1)), jnp.ones((5, 5, 1, 12))
+    forms = {"ours": s5jax.ops.pooled_conv, "XLA": s5jax.ops.pooled_conv_ref}
+    programs = {
+        name: forward_and_backward(functools.partial(form, padding=2), x, W)
+        for name, form in forms.items()
+    }
+    seconds = interleaved_medians(programs, turns=4 * TURNS)
+    ratio = seconds["XLA"] / seconds["ours"]
+    return Row("pooled_conv", ratio, POOLED_CONV_TARGET, {"ms": _milliseconds(seconds)})
 
 
 def length_rows(lengths: Sequence[int], size: Size, longest: Size) -> Iterator[Row]:

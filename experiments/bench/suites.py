@@ -53,6 +53,7 @@ class CISizes(NamedTuple):
     d_model: int = 128
     n_layers: int = 6
     loop_steps: int = 200
+    images: int = 1_600
 
 
 def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
@@ -60,6 +61,7 @@ def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
     yield from ratios.kernel_rows(sizes.layer)
     yield from ratios.layer_rows(sizes.layer)
     yield ratios.sgconv_row(sizes.layer)
+    yield ratios.pooled_conv_row(sizes.images)
     yield from training.train_step_rows(step)
     yield from ratios.length_rows(sizes.lengths, sizes.doubled, sizes.million)
     yield ratios.generate_row(sizes.position, d_model=sizes.d_model, n_layers=sizes.n_layers)

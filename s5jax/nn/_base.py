@@ -83,8 +83,8 @@ class SequenceLayer(Module):
 
     d_model: int
     bidirectional: bool = False
-    dtype: DTypeLike | None
-    param_dtype: DTypeLike
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     @property
     def d_output(self) -> int:

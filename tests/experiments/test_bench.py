@@ -31,7 +31,7 @@ from experiments.bench.row import Row
 
 NAMES = [
     *("s4d_kernel", "dlr_kernel", "s4_kernel", "hope_kernel"),
-    *("s4d_layer", "dlr_layer", "s4_layer", "hope_layer", "sgconv_layer"),
+    *("s4d_layer", "dlr_layer", "s4_layer", "hope_layer", "sgconv_layer", "pooled_conv"),
     *("s5_train_step", "s5_train_memory", "compile_time"),
     *("linear_in_L", "million", "generate", "host_overhead", "pathfinder_32", "pathfinder_128"),
 ]
@@ -143,6 +143,7 @@ def test_rows_of_the_ci_suite(quick, monkeypatch, toy):
         position=16,
         d_model=8,
         n_layers=1,
+        images=2,
     )
     rows = {row.name: row for row in suites.ci_rows(toy(), toy(), sizes)}
     others = {f"{layer}_{what}" for layer in ("s4", "s4d", "hope") for what in ("kernel", "layer")}

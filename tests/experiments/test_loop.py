@@ -118,6 +118,12 @@ def test_config_json_says_where_the_run_ran(finished, one_device):
     assert recorded.items() <= read_results(finished).items()
 
 
+def test_results_of_an_unknown_run_are_not_those_of_any(finished, toy, one_device, tmp_path):
+    shutil.copy(finished / "results.json", tmp_path)
+    with pytest.raises(UsageError, match=r"results of a run and no config\.json"):
+        fit(toy(), tmp_path, mesh=one_device)
+
+
 def test_what_has_changed_since_is_said_in_one_line(finished, copy, toy, one_device, capsys):
     path = copy / "config.json"
     values = json.loads(path.read_text())
