@@ -5,7 +5,7 @@
 ``y``        integers ``(N,)``: a class a sequence; integers ``(N, L)``: a class a step;
              floats ``(N,)`` or ``(N, d)``: values a sequence; floats ``(N, L, d)``: a step
 ``lengths``  integers ``(N,)``, if sequences are right-padded; padding may hold anything
-``dt``       numbers ``(N,)`` or ``(N, L)``: how long each step is, for S4, S4D and S5
+``dt``       numbers ``(N,)`` or ``(N, L)``: how long each step is, in any unit
 ===========  ===============================================================================
 
 A folder ``CLASS/*.csv`` (one row a step, one column a feature) or of sounds (``CLASS/*.wav``,
@@ -305,6 +305,12 @@ class Arrays(Task):
             table = Table(x[None], None)
         else:
             table = read_arrays(path)
+        unit = self.preprocessing.dt_unit
+        if unit is not None and table.dt is None:
+            raise UsageError(
+                f"{path} must have an array `dt` with the lengths of its steps, in units of the "
+                f"training file, where {unit:.6g} counted as one step; got none."
+            )
         self._check_examples(path, table.x)
         return {"x": self._prepare(table.x), **self._optional(table)}
 

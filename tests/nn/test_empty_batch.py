@@ -21,6 +21,7 @@ MODELS = {
     "language_adaptive": (s5jax.LanguageModel, {"d_input": 11, "cutoffs": (3,)}, (11,)),
     "image": (s5jax.ImageRegressor, {"d_input": 65, "d_output": 2, "image_shape": (8, 8)}, (4,)),
 }
+MODES = ("train", "eval")
 POOLED = ("classifier", "classifier_last", "matcher")
 
 
@@ -29,13 +30,16 @@ def make(name, **options):
     return kind(S5, rngs=nnx.Rngs(0), **OPTIONS, **own, **options), outputs
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer", "scalar_layer"])
-@pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("batch", [(0,), (2, 0)])
-@pytest.mark.parametrize("name", MODELS)
+CASES = [
+    (name, batch, mode, "batch") for name in MODELS for batch in ((0,), (2, 0)) for mode in MODES
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "mode", "norm"),
+    [*CASES, *(("backbone", (0,), "eval", norm) for norm in ("layer", "scalar_layer"))],
+)
 def test_models(name, batch, mode, norm):
-    if norm != "batch" and (batch == (2, 0) or mode == "train" or name != "backbone"):
-        pytest.skip("modes matter to batch norm only")
     model, outputs = make(name, norm=norm)
     getattr(model, mode)()
     inner, L = ((*batch, 2) if name == "matcher" else batch), 6

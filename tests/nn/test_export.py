@@ -36,13 +36,17 @@ MODELS = {
     ),
 }
 MODULES = {name: row.make for name, row in LAYERS.items()} | MODELS
-every = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in LAYERS and LAYERS[name].slow))
-        for name in MODULES
-    ],
-)
+CAUSAL = [name for name in MODULES if name in MODELS or not LAYERS[name].bidirectional]
+
+
+def named(names):
+    slow = {name for name in LAYERS if LAYERS[name].slow}
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+    )
+
+
+every, causal = named(MODULES), named(CAUSAL)
 
 
 def make(name):
@@ -88,11 +92,9 @@ def test_symbolic_sizes(name, sizes):
         assert_close(program.call(u, lengths), jax.jit(call)(u, lengths), rtol=2e-5)
 
 
-@every
+@causal
 def test_symbolic_stream(name):
     module = make(name)
-    if name in LAYERS and LAYERS[name].bidirectional:
-        pytest.skip("a bidirectional layer has no state")
     b, L = export.symbolic_shape("b, L")
     spec = inputs(name, b, L)
     state = module.init_state((2,))
@@ -106,12 +108,9 @@ def test_symbolic_stream(name):
     assert_close(program.call(u, state), jax.jit(read)(u, state), rtol=2e-5)
 
 
-@every
+@causal
 def test_steps_are_serialised(name):
-    pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
     module = make(name)
-    if name in LAYERS and LAYERS[name].bidirectional:
-        pytest.skip("a bidirectional layer has no state")
     u, state = inputs(name, 2, 3), module.init_state((2,))
     first = u[..., 0] if name in ("language", "adaptive") else u[..., 0, :]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (first, state))
@@ -123,7 +122,6 @@ def test_steps_are_serialised(name):
 
 
 def test_fast_steps_of_sgconv_are_serialised():
-    pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
     layer = SGConv(H, 16, kernel_dim=4, rngs=nnx.Rngs(0))
     u, state = normal(0, 2, H), layer.init_multiscale_state((2,))
     program = export.deserialize(exported(layer.step, u, state).serialize())

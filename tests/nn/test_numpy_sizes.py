@@ -48,11 +48,16 @@ def check(make, options, integer, tmp_path):
     assert configs[0] == configs[1]
 
 
-@pytest.mark.parametrize("integer", INTEGERS.values(), ids=INTEGERS)
-@pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith("leaky")])
+SWEPT = [
+    pytest.param(name, integer, id=f"{name}-{kind}")
+    for name, row in LAYERS.items()
+    for kind, integer in INTEGERS.items()
+    if not name.startswith("leaky") and (not row.slow or integer is np.int64)
+]
+
+
+@pytest.mark.parametrize(("name", "integer"), SWEPT)
 def test_layers(name, integer, tmp_path):
-    if LAYERS[name].slow and integer is not np.int64:
-        pytest.skip("one type of integers will do for a variant")
     check(
         lambda **options: LAYERS[name].layer(rngs=nnx.Rngs(0), **options),
         {"d_model": H} | LAYERS[name].options,

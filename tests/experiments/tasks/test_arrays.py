@@ -202,6 +202,9 @@ def test_equal_step_lengths_are_no_step_lengths(tmp_path):
     assert "every step has the length 3600, which counts as one" in task.note
     np.savez(tmp_path / "new.npz", x=X, dt=np.full(N, 7_200.0))
     assert (task.read_examples(tmp_path / "new.npz")["dt"] == 2).all()
+    np.savez(tmp_path / "new.npz", x=X)
+    with pytest.raises(UsageError, match=r"must have an array `dt`.*where 3600 counted as one"):
+        task.read_examples(tmp_path / "new.npz")
 
 
 def test_values_are_measured_in_training_units_and_shown_in_the_file_s(tmp_path):
