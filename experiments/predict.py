@@ -90,7 +90,8 @@ def compute_outputs(
         batch_size: examples at a time.
 
     Raises:
-        UsageError: if a column is missing, or there is no example.
+        UsageError: if a column is missing, there is no example, or a token is not in the model's
+            vocabulary.
     """
     graph, state = nnx.split(model)
 
@@ -110,6 +111,8 @@ def compute_outputs(
         batch = {name: column[start : start + batch_size] for name, column in columns.items()}
         if start == 0:
             _check_fit(compute, state, batch)
+        if task.encoder == "tokens":
+            _check_tokens(task, batch, start)
         outputs.append(np.asarray(compute(state, batch), np.float32))
     return np.concatenate(outputs)
 
@@ -125,6 +128,21 @@ def _check_fit(compute: Callable[..., jax.Array], state: nnx.State, batch: Batch
             ) from None
         if shape[0] != len(batch["index"]):
             raise ValueError(f"{len(batch['index'])} examples become {shape[0]}")
+
+
+def _check_tokens(task: Task, batch: Batch, start: int) -> None:
+    """Refuses tokens that the compiled model, which cannot see values, would make NaN of."""
+    inputs = task.inputs(batch)
+    tokens = np.asarray(inputs["u"])
+    wrong = (tokens < 0) | (tokens >= task.d_input)
+    if "lengths" in inputs:
+        wrong &= np.arange(tokens.shape[-1]) < np.asarray(inputs["lengths"])[..., None]
+    if wrong.any():
+        example, *place = np.argwhere(wrong)[0].tolist()
+        raise UsageError(
+            f"The file must hold tokens from 0 to {task.d_input - 1}, as in training; got "
+            f"{tokens[(example, *place)]} in example {start + example} at {place}."
+        )
 
 
 def _rows(

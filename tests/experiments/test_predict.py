@@ -141,6 +141,18 @@ def test_a_column_that_is_missing(toy, tmp_path):
         predict(tmp_path, tmp_path / "new.npz")
 
 
+def test_tokens_outside_of_the_vocabulary(tmp_path):
+    run = finish(get_recipe("listops", "s5", "smoke"), tmp_path)
+    tokens = RNG.integers(0, 15, (3, 50))
+    tokens[1, 20:] = -1
+    np.savez(tmp_path / "new.npz", tokens=tokens, lengths=[50, 20, 50])
+    assert len(predict(run, tmp_path / "new.npz")) == 3, "padding may hold anything"
+    tokens[2, 7] = 999
+    np.savez(tmp_path / "new.npz", tokens=tokens, lengths=[50, 20, 50])
+    with pytest.raises(UsageError, match=r"tokens from 0 to \d+.*got 999 in example 2 at \[7\]"):
+        predict(run, tmp_path / "new.npz")
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
