@@ -13,7 +13,7 @@ import psutil
 
 from experiments.build import Setup
 from experiments.distributed import from_main
-from experiments.mesh import by_example
+from experiments.mesh import by_example, own_rows
 from experiments.steps import Leaves
 from experiments.tasks import Batch
 
@@ -82,8 +82,8 @@ def _affordable(step_s: float, steps: int) -> int:
 
 def _time_evaluation(setup: Setup, leaves: Leaves, batch: Batch) -> float:
     """Seconds for a batch, which the training batch stands for."""
-    rows = len(batch["index"].addressable_data(0)) * len(batch["index"].addressable_shards)
-    mask = jax.make_array_from_process_local_data(by_example(setup.mesh), np.ones(rows, bool))
+    rows = own_rows(setup.mesh, setup.config.train.batch_size)
+    mask = jax.make_array_from_process_local_data(by_example(setup.mesh), np.ones(len(rows), bool))
     batch = {**batch, "mask": mask}
     jax.block_until_ready(setup.steps.evaluate(leaves, batch))
     start = time.monotonic()

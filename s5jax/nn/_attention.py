@@ -178,6 +178,22 @@ class Attention(SequenceLayer):
         y, last = self._attend(None if self.bidirectional else state, self._project(c, u), edits)
         return self._output(c, y, u), state if last is None else last
 
+    def any_length(
+        self,
+        state: AttentionState,
+        u: Inexact[Array, "*batch L H"],
+        scalar_dt: Array | float | None,
+        edits: Edits,
+    ) -> tuple[Inexact[Array, "*batch L H"], AttentionState]:
+        """Against the cache, one step after the other; one softmax over both sides is no scan."""
+        if self.bidirectional:
+            raise ValueError(
+                "Attention: the length of the sequence must be a number for a bidirectional layer, "
+                f"whose softmax is over both sides; got {u.shape[-2]}. Export with a fixed length, "
+                "or build it with `bidirectional=False`."
+            )
+        return super().any_length(state, u, scalar_dt, edits)
+
     def on_chunk(
         self,
         state: AttentionState | None,

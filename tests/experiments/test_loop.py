@@ -17,6 +17,7 @@ from experiments.config import read_config
 from experiments.errors import InterruptedRun, RunError, UsageError
 from experiments.evaluate import evaluate_run
 from experiments.loop import fit
+from experiments.mesh import make_mesh
 from experiments.metrics import read_rows
 from experiments.recipes import RECIPES, Recipe
 from experiments.results import PACKAGES, describe_move, environment, read_results
@@ -116,6 +117,12 @@ def test_config_json_says_where_the_run_ran(finished, one_device):
     assert recorded["xla_flags"] == os.environ["XLA_FLAGS"]
     assert recorded["device"].startswith("1 x ")
     assert recorded.items() <= read_results(finished).items()
+
+
+def test_the_plan_of_a_mesh_that_shares_sequences(toy, tmp_path, capsys):
+    mesh = make_mesh("data=2,seq=2", batch_size=8)
+    fit(toy(train={"steps": 4}), tmp_path / "run", mesh=mesh)
+    assert "4 x cpu, of which 2 share each sequence" in capsys.readouterr().out
 
 
 def test_results_of_an_unknown_run_are_not_those_of_any(finished, toy, one_device, tmp_path):

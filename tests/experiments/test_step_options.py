@@ -18,9 +18,8 @@ import pytest
 from conftest import ToySource, ToyTask
 from flax import nnx
 
-import s5jax
 from experiments import plan
-from experiments.build import evaluate, prepare
+from experiments.build import evaluate, load_trained, prepare
 from experiments.config import LATER, Config, OptimOptions, TrainOptions
 from experiments.errors import UsageError
 from experiments.loop import fit
@@ -321,9 +320,10 @@ def test_a_run_with_every_option_resumes_bit_for_bit(toy, one_device, tmp_path, 
 def test_the_saved_model_is_the_average_in_its_precision(toy, one_device, tmp_path):
     config = toy(optim={"ema": 0.9}, train={"precision": "bfloat16", "remat": True})
     fit(config, tmp_path, mesh=one_device)
-    model = s5jax.load(tmp_path / "model")
+    trained = load_trained(tmp_path)
+    model = trained.model
     assert (model.dtype, model.remat) == (jnp.bfloat16, True)
-    setup = prepare(config, one_device, model)
+    setup = prepare(config, one_device, trained)
     assert evaluate(setup, setup.steps.initial, "test") == read_results(tmp_path)["test"]
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model)))
 

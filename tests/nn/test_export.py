@@ -76,8 +76,16 @@ def lengths_of(u, symbolic):
 
 
 @every
-@pytest.mark.parametrize("sizes", ["b, 7", "b, L"])
-def test_symbolic_sizes(name, sizes):
+def test_symbolic_batch(name):
+    check_symbolic_sizes(name, "b, 7")
+
+
+@named([name for name in MODULES if name != "attention_bidirectional"])
+def test_symbolic_batch_and_length(name):
+    check_symbolic_sizes(name, "b, L")
+
+
+def check_symbolic_sizes(name, sizes):
     module = make(name)
     spec = inputs(name, *export.symbolic_shape(sizes))
     spec_lengths = lengths_of(inputs(name, 2, 7), spec)[0]
@@ -134,6 +142,7 @@ def test_fast_steps_of_sgconv_are_serialised():
         (lambda: HOPE(H, 4, form="mirrored", bidirectional=True, rngs=nnx.Rngs(0)), "got L"),
         (lambda: DLR(H, 4, version="dss_softmax", rngs=nnx.Rngs(0)), "got L"),
         (lambda: DLR(H, 4, l_kernel=3, rngs=nnx.Rngs(0)), "got L"),
+        (lambda: LAYERS["attention_bidirectional"].make(), "got L"),
     ],
 )
 def test_filters_that_depend_on_the_length_need_a_number(layer, message):
