@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,6 +16,18 @@ def set_up_process() -> None:
     """Keeps compiled programs on disk, and memory with the process."""
     keep_compiled()
     _keep_memory()
+    sys.unraisablehook = report_unless_late
+
+
+def report_unless_late(event: Any) -> None:
+    """Prints an exception that nobody can handle, but not TensorStore's about writes that end late.
+
+    When a file of a checkpoint cannot be written, Orbax raises an error and closes its event loop.
+    TensorStore's threads then have nobody to tell of the other files, and print a traceback each.
+    """
+    late = event.object is None and str(event.exc_value) == "Event loop is closed"
+    if not (late and event.exc_type is RuntimeError):
+        sys.__unraisablehook__(event)
 
 
 def keep_compiled() -> None:

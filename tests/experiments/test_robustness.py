@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ from experiments.evaluate import evaluate_run
 from experiments.files import check_output, holding, replacing, user_path
 from experiments.interrupts import Interrupts
 from experiments.loop import fit
-from experiments.process import keep_compiled
+from experiments.process import keep_compiled, report_unless_late
 from experiments.recipes import __main__ as recipes
 from experiments.recipes import get_recipe
 from experiments.results import read_results, write_json
@@ -568,3 +569,19 @@ def test_the_ledger_writes_into_text_only(command, tmp_path):
     assert code == 2
     assert "no text in UTF-8" in err
     assert path.read_bytes() == b"caf\xe9"
+
+
+def test_late_ends_of_writes_are_not_printed(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "__unraisablehook__", lambda event: printed.append(event))
+
+    def event(text, origin):
+        return types.SimpleNamespace(
+            exc_type=RuntimeError, exc_value=RuntimeError(text), object=origin
+        )
+
+    late = event("Event loop is closed", None)
+    others = [event("something else", None), event("Event loop is closed", len)]
+    for each in (late, *others):
+        report_unless_late(each)
+    assert printed == others
