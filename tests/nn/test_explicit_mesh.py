@@ -119,9 +119,10 @@ def test_train_step(spec):
         assert_close(train(), expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"cutoffs": (3,), "div_val": 2}], ids=["plain", "adaptive"]
-)
+ADAPTIVE = pytest.param({"cutoffs": (3,), "div_val": 2}, id="adaptive", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("options", [pytest.param({}, id="plain"), ADAPTIVE])
 def test_language_models(options):
     model = LanguageModel(GRU, d_input=9, norm="layer", rngs=nnx.Rngs(0), **OPTIONS | options)
     u = jax.random.randint(jax.random.key(0), (4, 16), 0, 9)
@@ -135,6 +136,7 @@ def test_language_models(options):
         np.testing.assert_array_equal(split, new)
 
 
+@pytest.mark.slow
 def test_without_jit():
     model = SequenceLabeler(S5, d_input=3, d_output=2, norm="layer", rngs=nnx.Rngs(0), **OPTIONS)
     u = normal(0, 4, 16, 3)
