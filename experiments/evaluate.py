@@ -86,7 +86,8 @@ def evaluate_run(
         config = dataclasses.replace(config, data=_move(config, file))
     devices = make_mesh(mesh, batch_size=config.train.batch_size)
     setup = prepare(config, devices, trained, files=files, dt=dt)
-    check_data(user_path(workdir), config, setup.task, on_changed_data)
+    fingerprint = setup.task.fingerprint(seed=config.seed)
+    check_data(user_path(workdir), config.task, fingerprint, on_changed_data)
     with blaming_options():
         figures = {
             split: evaluate(setup, setup.steps.initial, split) for split in ("validation", "test")

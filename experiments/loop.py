@@ -99,14 +99,15 @@ def fit(
         stack.enter_context(holding(workdir))
         interrupts = stack.enter_context(Interrupts())
         setup = prepare(config, mesh, files=files, freeze=on_nan != "skip")
-        check_data(workdir, config, setup.task, on_changed_data)
+        fingerprint = setup.task.fingerprint(seed=config.seed)
+        check_data(workdir, config.task, fingerprint, on_changed_data)
         if is_main():
             here = environment(mesh)
             if moved := describe_move(workdir, here):
                 say(moved)
             records = {
                 "environment": here,
-                "fingerprint": setup.task.fingerprint(seed=config.seed),
+                "fingerprint": fingerprint,
                 "resolved_data": dataclasses.asdict(setup.config.data),
             }
             write_json(workdir / "config.json", {**config.to_dict(), **records})
@@ -159,10 +160,10 @@ def _check_data_of_finished(
         return
     try:
         task = get_task(config.task)(config.data, files)
-        task.fingerprint(seed=config.seed)
+        fingerprint = task.fingerprint(seed=config.seed)
     except UsageError:
         return
-    check_data(workdir, config, task, on_changed_data)
+    check_data(workdir, config.task, fingerprint, on_changed_data)
 
 
 def describe(results: Results) -> str:
