@@ -9,12 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OPS = {"jax", "numpy", "jaxtyping", "s5jax._errors", "s5jax._promotion", "s5jax.ops", "s5jax.init"}
-NN = OPS | {"flax", "safetensors", "s5jax.nn"}
+LAYERS = OPS | {"flax", "s5jax.layers"}
+MODELS = LAYERS | {"safetensors", "s5jax.models"}
 ALLOWED = {
     "s5jax/ops": OPS,
     "s5jax/init": OPS,
-    "s5jax/nn": NN | {"s5jax"},
-    "s5jax/interop": NN | {"s5jax.interop"},
+    "s5jax/layers": LAYERS,
+    "s5jax/models": MODELS | {"s5jax"},
+    "s5jax/interop": MODELS | {"s5jax.interop"},
 }
 
 

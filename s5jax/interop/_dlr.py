@@ -9,8 +9,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
-from s5jax.nn import DLR
-from s5jax.nn._dlr import Version
+from s5jax.layers import DLR
+from s5jax.layers._dlr import Version
 from s5jax.ops import KernelToReal
 
 

@@ -9,9 +9,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
-from s5jax.nn import HOPE
-from s5jax.nn._feature_ssm import Transform
-from s5jax.nn._hope import HOPEForm
+from s5jax.layers import HOPE
+from s5jax.layers._feature_ssm import Transform
+from s5jax.layers._hope import HOPEForm
 
 
 @default_promotion

@@ -9,9 +9,10 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
-from s5jax.nn import S5, ResidualBlock
-from s5jax.nn._block import Activation
-from s5jax.nn._s5 import Discretization
+from s5jax.layers import S5
+from s5jax.layers._s5 import Discretization
+from s5jax.models import ResidualBlock
+from s5jax.models._block import Activation
 
 
 @default_promotion

@@ -9,9 +9,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
-from s5jax.nn import S4, S4D
-from s5jax.nn._feature_ssm import INVERSE, Transform
-from s5jax.nn._s5 import Discretization
+from s5jax.layers import S4, S4D
+from s5jax.layers._feature_ssm import INVERSE, Transform
+from s5jax.layers._s5 import Discretization
 
 
 @default_promotion

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
 from s5jax.interop._official import _fill, _get
-from s5jax.nn import SGConv
-from s5jax.nn._sgconv import Decay
+from s5jax.layers import SGConv
+from s5jax.layers._sgconv import Decay
 
 
 @default_promotion

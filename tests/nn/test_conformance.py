@@ -1,4 +1,4 @@
-"""One suite for every layer: the contract of `s5jax.nn.SequenceLayer`."""
+"""One suite for every layer: the contract of `s5jax.SequenceLayer`."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from helpers import LAYERS, H, Row, assert_close, loss_and_grads, normal, run
 from jax.test_util import check_grads
 
 from s5jax import GRU, LRU, S5, SequenceBackbone, SequenceLayer, load, save
-from s5jax.nn._base import Edits
+from s5jax.layers._base import Edits
 
 CAUSAL = {name: row for name, row in LAYERS.items() if not row.bidirectional}
 TWO_SIDED = {name: row for name, row in LAYERS.items() if row.bidirectional}

@@ -10,7 +10,7 @@ from flax import nnx
 from helpers import LAYERS, assert_close, run
 
 from s5jax import LanguageModel, SequenceLabeler, generate
-from s5jax.nn._generate import _choose
+from s5jax.models._generate import _choose
 
 V, KEY = 11, jax.random.key(0)
 STREAMING = [name for name, row in LAYERS.items() if not row.bidirectional and "leaky" not in name]

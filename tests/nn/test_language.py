@@ -10,7 +10,7 @@ from flax import nnx
 from helpers import assert_close, loss_and_grads, run
 
 from s5jax import GRU, LanguageModel, SequenceClassifier, load, save
-from s5jax.nn import _language
+from s5jax.models import _language
 
 V, CUTOFFS = 23, (5, 11)
 ADAPTIVE = {"cutoffs": CUTOFFS, "div_val": 2, "n_layers": 1, "ffn_every": 1}

@@ -10,7 +10,7 @@ from flax import nnx
 from helpers import assert_close, loss_and_grads, run
 
 from s5jax import GRU, LanguageModel, SequenceClassifier, SequenceLabeler, generate
-from s5jax.nn import _language
+from s5jax.models import _language
 
 V = 7
 OPTIONS = {"d_model": 4, "n_layers": 1, "norm": "layer", "layer_options": {"d_state": 3}}

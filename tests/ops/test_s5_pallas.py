@@ -206,7 +206,7 @@ def test_layer_that_cannot_run(arguments, message):
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    monkeypatch.setattr("s5jax.nn._s5.s5_scan", functools.partial(s5_scan, interpret=True))
+    monkeypatch.setattr("s5jax.layers._s5.s5_scan", functools.partial(s5_scan, interpret=True))
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""What S4 and S4D have in common: a continuous-time system for each feature."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float
+
+from s5jax._errors import check_positive
+from s5jax.init import log_uniform_step
+from s5jax.layers._kernel import KernelLayer
+from s5jax.ops import complex_to_pair, pair_to_complex
+
+Transform = Literal["exp", "softplus"]
+
+TRANSFORM = {"exp": jnp.exp, "softplus": jax.nn.softplus}
+INVERSE = {"exp": np.log, "softplus": lambda y: y + np.log(-np.expm1(-y))}
+
+
+class FeatureSSM(KernelLayer):
+    """Base class of layers with step sizes, and S systems of which feature h uses h modulo S."""
+
+    continuous_time = True
+    feature_axes: ClassVar[Mapping[str, int]] = {
+        "raw_decay": 0,
+        "Lambda_im": 0,
+        "B": 0,
+        "raw_step": 0,
+        "C": 1,
+        "D": 0,
+    }
+
+    dt_transform: Transform
+    real_transform: Transform
+    dt_min: float
+    dt_max: float
+
+    def _make_parameters(
+        self, Lambda: Complex[np.ndarray, "S M"], B: Complex[np.ndarray, "S M"], rngs: nnx.Rngs
+    ) -> None:
+        """All that both have; as published, no decay and no frequency starts at zero."""
+        H, dtype = self.d_model, self.param_dtype
+        decay = INVERSE[self.real_transform](np.maximum(-Lambda.real, 1e-4))
+        Lambda_im = np.minimum(Lambda.imag, -1e-4)
+        C = jax.random.normal(
+            rngs.params(), (1 + self.bidirectional, H, Lambda.shape[-1], 2), dtype
+        )
+        raw_step = initial_raw_step(rngs, H, self.dt_min, self.dt_max, self.dt_transform, dtype)
+        self.raw_decay = nnx.Param(jnp.asarray(decay, dtype), group="ssm")
+        self.Lambda_im = nnx.Param(jnp.asarray(Lambda_im, dtype), group="ssm")
+        self.B = nnx.Param(complex_to_pair(jnp.asarray(B)).astype(dtype), group="ssm")
+        self.raw_step = nnx.Param(raw_step, group="ssm")
+        self.C = nnx.Param(C / np.sqrt(2).astype(C.dtype))
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), dtype))
+
+    def _continuous(
+        self, dt: Array | float | None
+    ) -> tuple[Complex[Array, "H M"], Complex[Array, "H M"], Float[Array, "*batch H"]]:
+        """Lambda, B and step sizes of every feature."""
+        wide = jnp.promote_types(self.param_dtype, jnp.float32)
+        decay = TRANSFORM[self.real_transform](self.raw_decay[...].astype(wide))
+        Lambda = jax.lax.complex(-decay, self.Lambda_im[...].astype(wide))
+        Delta = TRANSFORM[self.dt_transform](self.raw_step[...].astype(wide))
+        if dt is not None:
+            Delta = jnp.asarray(dt, wide)[..., None] * Delta
+        return self._per_feature(Lambda), self._per_feature(pair_to_complex(self.B[...])), Delta
+
+    def _per_feature(self, v: Complex[Array, "S ..."]) -> Complex[Array, "H ..."]:
+        return jnp.tile(v, (self.d_model // len(v), *(1,) * (v.ndim - 1)))
+
+
+def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> tuple[int, int, int]:
+    """The sizes and the number of different systems; raises a ValueError if they do not fit."""
+    S = d_model if n_ssm is None else n_ssm
+    d_model, d_state, S = check_positive(where, d_model=d_model, d_state=d_state, n_ssm=S)
+    if d_state % 2:
+        raise ValueError(
+            f"{where}: `d_state` must be even, to keep one of each conjugate pair; got {d_state}, "
+            f"use {d_state + 1}."
+        )
+    if d_model % S:
+        raise ValueError(f"{where}: `n_ssm` must divide `d_model`; got {S} and {d_model}.")
+    return d_model, d_state, S
+
+
+def initial_raw_step(
+    rngs: nnx.Rngs, H: int, dt_min: float, dt_max: float, transform: Transform, dtype: DTypeLike
+) -> Float[Array, " H"]:
+    """Step sizes that are equally likely at every scale, before their transform."""
+    log_step = log_uniform_step(rngs.params(), (H,), dt_min, dt_max, dtype=dtype)
+    return log_step if transform == "exp" else jnp.log(jnp.expm1(jnp.exp(log_step)))

@@ -1,0 +1,278 @@
+"""S5: one multi-input, multi-output diagonal state space."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float, Inexact
+
+from s5jax._errors import check_choice, check_positive
+from s5jax.init import (
+    CInit,
+    block_diagonal_hippo,
+    log_uniform_step,
+    s5_input_matrix,
+    s5_output_matrix,
+)
+from s5jax.layers._base import Edits
+from s5jax.layers._dense import feedthrough, pair_matmul, real_matmul
+from s5jax.layers._diagonal import DiagonalLayer
+from s5jax.ops import (
+    Backend,
+    StateSpace,
+    complex_to_pair,
+    discretize_bilinear,
+    discretize_zoh,
+    pair_to_complex,
+    s5_scan,
+)
+
+Discretization = Literal["zoh", "bilinear"]
+S5Backend = Literal[Backend, "pallas"]
+
+_DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
+
+
+class S5Coefficients(NamedTuple):
+    """One step of S5; ``D`` is None backward in time, since the skip must not count twice."""
+
+    Lambda_bar: Complex[Array, "*batch P"]
+    Gamma: Complex[Array, "*batch P"]
+    B: Complex[Array, "P H"]
+    C: Complex[Array, "H P"]
+    D: Float[Array, " H"] | None
+
+
+class S5(DiagonalLayer):
+    r"""S5: all features share one diagonal state space.
+
+    .. math::
+        x_k = \bar\Lambda x_{k-1} + \Gamma \tilde B u_k, \qquad
+        y_k = f \operatorname{Re}(\tilde C x_k) + D \odot u_k
+
+    with :math:`\bar\Lambda, \Gamma` from :math:`\Lambda` and one step size per state, and
+    :math:`f = 2` if one of each conjugate pair is kept (``conj_sym``), else 1. A bidirectional
+    layer adds :math:`f \operatorname{Re}(\tilde C' x'_k)` with
+    :math:`x'_k = \bar\Lambda x'_{k+1} + \Gamma \tilde B u_k`; both states see :math:`u_k`.
+
+    Parameters are stored as reals, complex ones with a last axis of (real, imaginary):
+    ``Lambda_re``, ``Lambda_im``, ``log_step`` of shape ``(P,)``, ``B`` of shape ``(P, H, 2)``,
+    ``C`` of shape ``(H, P, 2)`` (``(H, 2 P, 2)`` if bidirectional, forward states first) and ``D``
+    of shape ``(H,)``, where P is ``d_state / 2`` with ``conj_sym``. The optimiser group ``"ssm"``
+    (small learning rate, no weight decay) holds ``Lambda_re``, ``Lambda_im``, ``log_step`` and
+    ``B``.
+
+    Args:
+        d_model: number of features H.
+        d_state: number of states, conjugates included.
+        n_blocks: number of HiPPO blocks that initialise the state matrix.
+        conj_sym: keep one of each conjugate pair of states; the output is real either way.
+        bidirectional: also run backward in time.
+        clip_eigs: keep the real parts of Lambda at or below -1e-4, so that the layer is stable.
+        discretization: ``"zoh"`` or ``"bilinear"``.
+        C_init: ``"trunc_standard_normal"``, ``"lecun_normal"`` or ``"complex_normal"``, see
+            `s5jax.init.s5_output_matrix`.
+        dt_min: smallest initial step size, in units of the continuous time of Lambda.
+        dt_max: largest initial step size.
+        backend: algorithm of the scan, see `s5jax.ops.scan_backend`; or ``"pallas"`` for the fused
+            kernels of `s5jax.ops.s5_scan` on a GPU, for sequences without resets or a ``dt`` per
+            step. ``"auto"`` does not choose these, as they have not been timed on a GPU yet.
+        dtype: dtype of the matrix products and the output; by default that of inputs and parameters
+            together. States are kept in float32 or wider.
+        param_dtype: dtype of the parameters.
+        rngs: source of the key ``params``.
+
+    Raises:
+        ValueError: for sizes that are not positive or do not divide, an odd number of states a
+            block under ``conj_sym``, or an unknown option; in a call, if ``"pallas"`` cannot run.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from s5jax import S5
+        >>> layer = S5(d_model=4, d_state=8, rngs=nnx.Rngs(0))
+        >>> y, state = layer(jnp.ones((2, 100, 4)), return_state=True)
+        >>> y_next, state = layer.step(jnp.ones((2, 4)), state)
+        >>> y.shape, y_next.shape, state.shape
+        ((2, 100, 4), (2, 4), (2, 4))
+
+    References:
+        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
+        2023, https://arxiv.org/abs/2208.04933.
+    """
+
+    continuous_time = True
+    mixes_features = True
+
+    backend: S5Backend  # ty: ignore[incompatible-attribute-override]
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int,
+        *,
+        n_blocks: int = 1,
+        conj_sym: bool = True,
+        bidirectional: bool = False,
+        clip_eigs: bool = False,
+        discretization: Discretization = "zoh",
+        C_init: CInit = "trunc_standard_normal",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        backend: S5Backend = "auto",
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        sizes = {"d_model": d_model, "d_state": d_state, "n_blocks": n_blocks}
+        d_model, d_state, n_blocks = check_positive("S5", **sizes)
+        check_choice("S5", "discretization", discretization, get_args(Discretization))
+        check_choice("S5", "C_init", C_init, get_args(CInit))
+        check_choice("S5", "backend", backend, get_args(S5Backend))
+        self.d_model, self.d_state, self.n_blocks = d_model, d_state, n_blocks
+        self.conj_sym, self.bidirectional, self.clip_eigs = conj_sym, bidirectional, clip_eigs
+        self.discretization, self.C_init = discretization, C_init
+        self.dt_min, self.dt_max = dt_min, dt_max
+        self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
+
+        Lambda, V, V_inv = block_diagonal_hippo(d_state, n_blocks, conj_sym=conj_sym)
+        B = s5_input_matrix(rngs.params(), V_inv, d_model, dtype=param_dtype)
+        C = [
+            s5_output_matrix(rngs.params(), V, d_model, C_init=C_init, dtype=param_dtype)
+            for _ in range(1 + bidirectional)
+        ]
+        log_step = log_uniform_step(rngs.params(), Lambda.shape, dt_min, dt_max, dtype=param_dtype)
+
+        self.Lambda_re = nnx.Param(jnp.asarray(Lambda.real, param_dtype), group="ssm")
+        self.Lambda_im = nnx.Param(jnp.asarray(Lambda.imag, param_dtype), group="ssm")
+        self.log_step = nnx.Param(log_step, group="ssm")
+        self.B = nnx.Param(complex_to_pair(B).astype(param_dtype), group="ssm")
+        self.C = nnx.Param(complex_to_pair(jnp.concatenate(C, -1)).astype(param_dtype))
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
+
+    def algorithm(self, L: int, batch: int = 1) -> str:
+        """That of the scan, or ``"pallas"``."""
+        return "pallas" if self.backend == "pallas" else super().algorithm(L, batch)
+
+    def coefficients(
+        self, dt: Array | float | None = None, *, backward: bool = False
+    ) -> S5Coefficients:
+        """Discretises Lambda and picks the output matrix of one direction."""
+        wide = jnp.promote_types(self.param_dtype, jnp.float32)
+        Lambda_re = self.Lambda_re[...].astype(wide)
+        if self.clip_eigs:
+            Lambda_re = jnp.minimum(Lambda_re, -1e-4)
+        Lambda = jax.lax.complex(Lambda_re, self.Lambda_im[...].astype(wide))
+        Delta = jnp.exp(self.log_step[...].astype(wide))
+        if dt is not None:
+            Delta = jnp.asarray(dt, wide)[..., None] * Delta
+        Lambda_bar, Gamma = _DISCRETIZE[self.discretization](Lambda, Delta)
+        P = Lambda.shape[0]
+        C = self.C[...][:, P:] if backward else self.C[...][:, :P]
+        return S5Coefficients(
+            Lambda_bar,
+            Gamma,
+            pair_to_complex(self.B[...]),
+            pair_to_complex(C),
+            None if backward else self.D[...],
+        )
+
+    def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch P"]:
+        """Zeros, one complex number per kept state."""
+        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
+        return jnp.zeros((*batch_shape, self.log_step.shape[0]), dtype)
+
+    def drive(
+        self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
+    ) -> Float[Array, "*batch 2 P"]:
+        r""":math:`\Gamma \tilde B u`, with one real matrix product."""
+        Gamma, B = coefficients.Gamma, coefficients.B
+        fold = Gamma.ndim == 1
+        if fold:
+            B = Gamma[:, None] * B
+        b = pair_matmul(u.astype(self._compute_dtype(u)), B.T)
+        return b if fold else complex_to_pair(Gamma * pair_to_complex(b, axis=-2), axis=-2)
+
+    def readout(
+        self,
+        coefficients: S5Coefficients,
+        x: Float[Array, "*batch 2 P"],
+        u: Inexact[Array, "*batch H"],
+    ) -> Inexact[Array, "*batch H"]:
+        r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with one real matrix product."""
+        dtype = self._compute_dtype(u)
+        C = coefficients.C * (2 if self.conj_sym else 1)
+        y = real_matmul(x, C, dtype)
+        if coefficients.D is not None:
+            y = y + feedthrough(coefficients.D, u)
+        return y.astype(dtype)
+
+    def parallel(
+        self,
+        coefficients: S5Coefficients,
+        state: Complex[Array, "*batch P"],
+        u: Inexact[Array, "*batch L H"],
+    ) -> tuple[Inexact[Array, "*batch L H"], Complex[Array, "*batch P"]]:
+        """One scan over a plain sequence, or the fused kernels."""
+        if self.backend == "pallas":
+            return self._fused(coefficients, state, u)
+        return super().parallel(coefficients, state, u)
+
+    def two_sided(
+        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
+    ) -> Inexact[Array, "*batch L H"]:
+        """A plain sequence in both directions."""
+        if self.backend != "pallas":
+            return super().two_sided(u, dt)
+        start = self.init_state(u.shape[:-2])
+        forward, _ = self._fused(self.coefficients(dt), start, u)
+        reverse, _ = self._fused(self.coefficients(dt, backward=True), start, u, reverse=True)
+        return forward + reverse
+
+    def edited(
+        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """Edits of single steps, which the fused kernels cannot take."""
+        if self.backend == "pallas":
+            raise ValueError(
+                "S5: with `backend='pallas'` all steps are equal, so there can be no `resets`, no "
+                "`dt` per step, and no `lengths` together with a state. Build the layer with "
+                "another `backend`; its parameters are the same."
+            )
+        return super().edited(state, u, scalar_dt, edits)
+
+    def on_chunk(
+        self, state: Array | None, u: Array, scalar_dt: Array | float | None, edits: Edits
+    ) -> tuple[Array, Array]:
+        """One device's part of a scan, which the fused kernels do not split."""
+        if self.backend == "pallas":
+            raise ValueError(
+                "S5: `backend='pallas'` scans whole sequences on one device, and this mesh splits "
+                "time. Build the layer with another `backend`, or use a mesh without the axis "
+                "`seq`."
+            )
+        return super().on_chunk(state, u, scalar_dt, edits)
+
+    def _fused(
+        self, coefficients: S5Coefficients, state: Array, u: Array, *, reverse: bool = False
+    ) -> tuple[Array, Array]:
+        Lambda_bar, Gamma, B, C, D = coefficients
+        C = C * (2 if self.conj_sym else 1)
+        u = u.astype(self._compute_dtype(u))
+        return s5_scan(Lambda_bar, Gamma[:, None] * B, C, u, state, D=D, reverse=reverse)
+
+    def to_ssm(self) -> StateSpace:
+        """Real matrices with two states, real and imaginary part, for each complex one."""
+        self._needs_causal("to_ssm")
+        c = self.coefficients()
+        B_bar, C = c.Gamma[:, None] * c.B, c.C * (2 if self.conj_sym else 1)
+        re, im = jnp.diag(c.Lambda_bar.real), jnp.diag(c.Lambda_bar.imag)
+        return StateSpace(
+            A=jnp.block([[re, -im], [im, re]]),
+            B=jnp.concatenate([B_bar.real, B_bar.imag]),
+            C=jnp.concatenate([C.real, -C.imag], axis=1),
+            D=jnp.diag(self.D[...]),
+        )
