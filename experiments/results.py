@@ -1,163 +1,42 @@
-"""``results.json``: what a finished run found, and where; ``python -m experiments.results``."""
+"""``python -m experiments.results``: the table of reproductions."""
 
-import importlib.metadata
-import json
-import math
-import os
-import platform
-import reprlib
-import subprocess
-from collections.abc import Mapping
+import dataclasses
 from pathlib import Path
-from typing import Any
 
-import jax
-from jax.sharding import Mesh
-
-from experiments.errors import UsageError, blaming_file, shorten
+from experiments.cli.ending import run_command
+from experiments.cli.flags import read_flags
+from experiments.errors import blaming_file
 from experiments.files import replacing
-
-Results = dict[str, Any]
-MAX_JSON = 2**20
-KINDS: dict[str, Any] = {
-    **{"task": str, "model": str, "preset": str, "seed": int, "validation": dict, "test": dict},
-    **{"wall_s": float | int, "device": str, "commit": str | None},
-}
-"""What readers of ``results.json`` rely on."""
-PACKAGES = ("s5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+from experiments.training.ledger import make_table, read_ledger, replace_table
 
 
-def read_results(workdir: Path) -> Results | None:
-    """The results of a run, or None if it is not finished.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LedgerFlags:
+    """Builds the table of reproductions from the results.json files of finished runs.
 
-    Raises:
-        UsageError: if the file holds something else.
-    """
-    path = workdir / "results.json"
-    if not path.is_file():
-        return None
-    try:
-        results = read_json(path)
-        with blaming_file(path, "record of a finished run"):
-            _check_results(results)
-    except UsageError as error:
-        raise UsageError(f"{error} Delete it: the run then goes on from its checkpoints.") from None
-    return results
-
-
-def _check_results(results: Any) -> None:
-    values = {name: results.get(name) for name in KINDS}
-    kinds = dict(KINDS)
-    for split in ("validation", "test"):
-        for name, value in dict(values[split] or {}).items():
-            values[f"{split}.{name}"], kinds[f"{split}.{name}"] = value, float | int
-    for name, kind in kinds.items():
-        if not isinstance(values[name], kind):
-            raise ValueError(f"`{name}` is {reprlib.repr(values[name])}")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file that a run wrote, none of which is large.
-
-    Raises:
-        UsageError: if it is none; NaN and Infinity, which JSON lacks, are refused, too.
-    """
-    with blaming_file(path, "JSON file of a run"):
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it is larger than {MAX_JSON:,} bytes")
-        return parse_json(path.read_text(encoding="utf-8"))
-
-
-def parse_json(text: str) -> Any:
-    """As ``json.loads``, without NaN, Infinity and what becomes infinite.
-
-    Raises:
-        ValueError: if the text is no JSON.
+    Example: python -m experiments.results --write=README.md
     """
 
-    def number(text: str) -> float:
-        if not math.isfinite(value := float(text)):
-            raise ValueError(f"{shorten(text, 40)} is no number in JSON")
-        return value
-
-    try:
-        return json.loads(text, parse_float=number, parse_constant=number)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    folder: Path = Path("results")
+    """Folder with one subfolder per run, each with a results.json."""
+    write: Path | None = None
+    """File in which to replace the table between its two marks."""
 
 
-def write_json(path: Path, values: Results) -> None:
-    """Writes a file in one piece: whoever reads it finds all of it or nothing."""
-    with replacing(path) as file:
-        file.write(json.dumps(values, indent=2) + "\n")
-
-
-def environment(mesh: Mesh | None = None) -> Results:
-    """What the numbers of a run may depend on besides its configuration.
-
-    Args:
-        mesh: the devices of a run, if there is one.
-
-    Returns:
-        Versions and the commit of this checkout; and of a run its devices, the number of processes
-        and the flags of XLA.
-    """
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    found = {"versions": {"python": platform.python_version(), **versions}, "commit": _commit()}
-    if mesh is None:
-        return found
-    return {
-        "device": device_name(mesh),
-        "processes": jax.process_count(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        **found,
-    }
-
-
-def describe_move(workdir: Path, here: Results) -> str:
-    """What has changed since a run was last started, for its reader; empty if nothing has.
-
-    Args:
-        workdir: the run's folder, whose ``config.json`` says where it ran.
-        here: what ``environment`` gives now.
-    """
-    path = workdir / "config.json"
-    before = read_json(path).get("environment") if path.is_file() else None
-    changes = list_changes(before, here) if isinstance(before, Mapping) else []
-    return f"Going on with something else than before: {', '.join(changes)}." if changes else ""
-
-
-def list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The entries of both that differ, such as ``"device 8 x cpu (was 1 x cpu)"``."""
-    found = []
-    for name in now.keys() & before.keys():
-        old, new = before[name], now[name]
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += list_changes(old, new)
-        elif old != new:
-            found.append(f"{name} {shorten(new, 100)} (was {shorten(old, 100)})")
-    return sorted(found)
-
-
-def device_name(mesh: Mesh) -> str:
-    """For example ``"8 x NVIDIA H100"``."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
-
-
-def _commit() -> str | None:
-    """The commit, with ``-dirty`` after it if files differ; None outside a git checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
+def main() -> None:
+    """Reads the command line, and prints or writes the table."""
+    flags = read_flags(LedgerFlags, prog="python -m experiments.results")
+    table = make_table(read_ledger(flags.folder))
+    if flags.write is None:
+        print(table)
+        return
+    with blaming_file(flags.write, "text in UTF-8"):
+        text = flags.write.read_text(encoding="utf-8")
+    text = replace_table(text, table, flags.write)
+    with replacing(flags.write) as file:
+        file.write(text)
+    print(f"Wrote the table to {flags.write}.")
 
 
 if __name__ == "__main__":
-    from experiments.errors import run_command
-    from experiments.ledger import main
-
     run_command(main)

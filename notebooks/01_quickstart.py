@@ -11,9 +11,10 @@
 # %% [markdown]
 # # Quickstart
 #
-# A classifier for handwritten digits, read one pixel at a time: 64 steps, one feature. It takes
-# less than a minute on a laptop's CPU, and shows what every layer of `s5jax` does: whole sequences
-# for training, single steps for streaming, and the same numbers from both.
+# This notebook trains a classifier for handwritten digits, which reads one pixel at a time: 64
+# steps of one feature. Training takes less than a minute on a laptop's CPU. The notebook shows
+# what every layer of `s5jax` does: it trains on whole sequences, streams in single steps, and
+# computes the same numbers in both ways.
 
 # %%
 import tempfile
@@ -31,7 +32,7 @@ from s5jax import S5, SequenceClassifier, load, param_labels, save
 # %% [markdown]
 # ## Images as sequences
 #
-# Scikit-learn's digits have 8 × 8 pixels. Row after row they become sequences of shape
+# Scikit-learn's digits have 8 × 8 pixels. Read row by row, they are sequences of shape
 # `(batch, time, features) = (1797, 64, 1)`.
 
 # %%
@@ -55,9 +56,10 @@ plt.show()
 # %% [markdown]
 # ## A model
 #
-# An encoder, residual blocks around a layer, pooling over time and a decoder. Changing the layer is
-# changing one word. Step sizes are in units of the state space's own time: with at most 0.5 a step,
-# 64 steps are up to 32 units, the time in which the slowest states forget.
+# The model has an encoder, residual blocks around a layer, pooling over time and a decoder. To
+# change the layer, change one word. Step sizes are in units of the time of the state space. With
+# at most 0.5 units per step, 64 steps are up to 32 units, and the slowest states forget in this
+# time.
 
 # %%
 model = SequenceClassifier(
@@ -78,7 +80,7 @@ f"{sum(leaf.size for leaf in jax.tree.leaves(parameters)):,} parameters"
 # ## Training
 #
 # The papers train the state matrix and the step sizes more slowly than all other parameters, and
-# without weight decay. `param_labels` says which parameter belongs to which group, in the form that
+# without weight decay. `param_labels` returns the group of each parameter, in the form that
 # `optax.multi_transform` takes.
 
 # %%
@@ -133,9 +135,9 @@ print(f"test accuracy {accuracies[-1]:.1%}")
 # %% [markdown]
 # ## Streaming
 #
-# The trained model is also a recurrence: pixel by pixel, with a state of fixed size. After every
-# pixel it says what it would answer if the sequence ended there. The last answer is that of the
-# whole sequence at once.
+# The trained model is also a recurrence: it reads pixel by pixel, with a state of fixed size.
+# After every pixel, it returns its answer for a sequence that ends there. The last answer equals
+# the answer for the whole sequence.
 
 # %%
 trained = nnx.merge(graphdef, parameters, rest)
@@ -171,7 +173,7 @@ print(f"largest difference of stream and whole sequence: {difference:.1e}")
 # %% [markdown]
 # ## Saving
 #
-# A saved model is a folder with JSON and safetensors, which any program can read.
+# A saved model is a folder with a JSON and a safetensors file, which other programs can read.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:

@@ -12,9 +12,9 @@
 # # One kernel, many parameterisations
 #
 # Every linear layer of `s5jax` is a convolution, $y_t = \sum_l K_l u_{t-l}$. The papers differ in
-# how they parameterise $K$. This notebook looks at the kernels that they start from, at their
-# spectra, at how small a recurrence they have, and checks that step by step, chunk by chunk and all
-# at once is the same function.
+# how they parameterise $K$. This notebook plots the initial kernels and their spectra, checks
+# that steps, chunks and whole sequences give the same outputs, and shows how many states each
+# kernel needs.
 
 # %%
 import jax
@@ -41,8 +41,8 @@ layers = {
 # %% [markdown]
 # ## Kernels
 #
-# S5 and the LRU mix features, so that their kernel is a matrix at each lag; its diagonal is shown.
-# The skip connection sits at lag 0, which is left out.
+# S5 and LRU mix features, so their kernel is a matrix at each lag; the plot shows its diagonal.
+# It leaves out lag 0, which contains the skip connection.
 
 # %%
 kernels = {}
@@ -61,9 +61,10 @@ axes.flat[-1].set_axis_off()
 plt.show()
 
 # %% [markdown]
-# S4's kernel is smooth at every scale: large step sizes see the near past, small ones the far past.
-# S4D-Lin and DLR ring at evenly spaced frequencies, with decays of their own. HOPE is a sum of
-# delays of growing length, SGConv a sequence of stretched random pieces. The spectra show the same.
+# S4's kernel is smooth at every scale: large step sizes see the near past, small ones the far
+# past. S4D-Lin and DLR ring at evenly spaced frequencies, and each frequency has its own decay.
+# HOPE is a sum of delays of growing length. SGConv is a sequence of stretched random pieces. The
+# spectra show the same.
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(12, 5), layout="constrained", sharex=True)
@@ -81,10 +82,10 @@ plt.show()
 # %% [markdown]
 # ## Step = chunk = convolution
 #
-# The same random sequence all at once, in four chunks and step by step. SGConv steps in two ways:
-# from the last inputs themselves, or from sums of them. A stretched piece of its kernel is a sum of
-# hat functions, and a hat of twice the width is a sum of three hats, so that the second takes a few
-# hundred multiplications, however long the kernel is.
+# Each layer gets the same random sequence as a whole, in four chunks and step by step. SGConv
+# steps in two ways: from the last inputs themselves, or from sums of them. A stretched piece of
+# its kernel is a sum of hat functions, and a hat of twice the width is a sum of three hats. The
+# second way (dyadic) therefore takes a few hundred multiplications, however long the kernel is.
 
 # %%
 u = jax.random.normal(jax.random.key(1), (2, L, H))
@@ -135,8 +136,8 @@ assert max(np.nanmax(pair) for pair in differences.values()) < 1e-4
 # %% [markdown]
 # ## How many states does a kernel need?
 #
-# The singular values of the Hankel matrix $K_{i+j}$ answer that: no recurrence of $r$ states has a
-# frequency response that is everywhere nearer than $\sigma_{r+1}$.
+# The singular values of the Hankel matrix $K_{i+j}$ answer this question. For every recurrence of
+# $r$ states, the largest error of the frequency response is at least $\sigma_{r+1}$.
 
 # %%
 figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -148,10 +149,10 @@ ax.legend(ncols=2)
 plt.show()
 
 # %% [markdown]
-# HOPE has exactly its 64 states. S4 and the LRU get by with thirty for two digits; what is left
-# of kernels that have not decayed is the edge at which they are cut off here. DLR's 256 states and
-# SGConv's 256 numbers have no short recurrence at all. `reduce_order` turns any causal layer into a
-# small state space that steps and streams, and says how far off it is at most.
+# HOPE needs exactly its 64 states. S4 and LRU need about thirty for two digits. Kernels that have
+# not decayed are cut off here, and the edge causes the rest of their singular values. DLR's 256
+# states and SGConv's 256 numbers have no short recurrence. `reduce_order` converts any causal
+# layer to a small state space that steps and streams, with a bound on its error.
 
 # %%
 orders = [4, 16, 64]
@@ -175,4 +176,5 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# With 64 states a feature SGConv is still far from its kernel; its exact recurrence is the dyadic.
+# With 64 states per feature, SGConv is still far from its kernel; its exact recurrence is the
+# dyadic one.

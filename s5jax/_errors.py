@@ -1,4 +1,4 @@
-"""The wording of error messages that several modules share."""
+"""Checks of arguments, with the error messages that modules share."""
 
 import difflib
 import operator
@@ -7,18 +7,24 @@ from typing import Any
 
 
 def check_choice(where: str, argument: str, received: object, valid: Iterable[object]) -> None:
-    """Raises a ValueError that lists the valid names and the nearest one."""
+    """Raises a ValueError, with all valid names and the nearest one, unless the name is valid."""
     valid = list(valid)
     if received in valid:
         return
-    near = difflib.get_close_matches(str(received), map(str, valid), n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     names = ", ".join(repr(name) for name in valid)
-    raise ValueError(f"{where}: `{argument}` must be one of {names}; got {received!r}.{hint}")
+    raise ValueError(
+        f"{where}: `{argument}` must be one of {names}; got {received!r}.{suggest(received, valid)}"
+    )
+
+
+def suggest(received: object, valid: Iterable[object]) -> str:
+    """Returns a sentence with the valid name that is nearest, or nothing if none is near."""
+    near = difflib.get_close_matches(str(received), map(str, valid), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def as_integer(size: Any) -> int | None:
-    """The integer that ``size`` holds, of any type such as NumPy's; None for anything else."""
+    """Returns ``size`` as a Python integer, or None if it is not an integer of any type."""
     try:
         return None if isinstance(size, bool) else operator.index(size)
     except TypeError:
@@ -26,7 +32,7 @@ def as_integer(size: Any) -> int | None:
 
 
 def check_integers(where: str, name: str, sizes: Iterable[Any]) -> tuple[int, ...]:
-    """Returns them as Python integers; raises a ValueError for anything else."""
+    """Returns the sizes as Python integers; raises a ValueError unless all are integers."""
     sizes = tuple(sizes)
     integers = tuple(integer for size in sizes if (integer := as_integer(size)) is not None)
     if len(integers) < len(sizes):

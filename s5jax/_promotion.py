@@ -1,4 +1,4 @@
-"""JAX's own rules of promotion, by which this library is written."""
+"""JAX's default promotion rules, under which this library is written."""
 
 import functools
 from collections.abc import Callable
@@ -7,21 +7,31 @@ from typing import Any, TypeVar
 import jax
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEFAULT = {"numpy_dtype_promotion": "standard", "numpy_rank_promotion": "allow"}
+OWN_RANK_RULE = "allow"
+"""How the library's own functions treat implicit axes. They need none, so tests set "raise"."""
+
+
+def with_axes(x: jax.Array, like: jax.Array) -> jax.Array:
+    """Adds leading axes of length 1 to ``x`` until it has at least as many axes as ``like``."""
+    return x.reshape((1,) * (like.ndim - x.ndim) + x.shape)
 
 
 def default_promotion(f: F) -> F:
-    """Runs a function under the default rules, whatever ``jax_numpy_..._promotion`` says.
+    """Runs a function under the default rules, whatever the user's ``jax_numpy_..._promotion`` is.
 
-    Real numbers meet complex ones, and coefficients with batch axes those without, all over the
-    library. Rules of derivatives need it, too: JAX may call them after the function has returned.
+    Real numbers meet complex ones all over the library, and users' layers may add axes implicitly.
+    Custom derivative rules need this decorator too, because JAX may call them after the function
+    has returned.
     """
+    own = getattr(f, "__module__", "").startswith("s5jax.")
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if all(getattr(jax.config, f"jax_{name}") == value for name, value in DEFAULT.items()):
+        dtype, rank = "standard", OWN_RANK_RULE if own else "allow"
+        names = "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion"
+        if [getattr(jax.config, name) for name in names] == [dtype, rank]:
             return f(*args, **kwargs)
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        with jax.numpy_dtype_promotion(dtype), jax.numpy_rank_promotion(rank):
             return f(*args, **kwargs)
 
     return wrapped  # ty: ignore[invalid-explicit-return]

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from s5jax import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, SequenceLayer, SGConv
@@ -15,31 +18,17 @@ from s5jax import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, Sequenc
 H = 4
 
 
-class Leaky(SequenceLayer):
-    """The smallest family: one leaky integrator a feature, with the four methods and no more."""
+def code_of(page: str, *, containing: str) -> str:
+    """The block of Python on a page of the repository that contains a text."""
+    text = (Path(__file__).parents[1] / page).read_text()
+    (block,) = (b for b in re.findall("```python\n(.*?)```", text, re.DOTALL) if containing in b)
+    return block
 
-    def __init__(self, d_model, *, bidirectional=False, dtype=None, param_dtype=jnp.float32, rngs):
-        self.d_model, self.bidirectional = d_model, bidirectional
-        self.dtype, self.param_dtype = dtype, param_dtype
-        self.decay = nnx.Param(jax.random.uniform(rngs.params(), (2, d_model), param_dtype))
 
-    def coefficients(self, dt=None, *, backward=False):
-        return self.decay[int(backward)]
-
-    def init_state(self, batch_shape=()):
-        return jnp.zeros(
-            (*batch_shape, self.d_model), jnp.promote_types(self.param_dtype, "float32")
-        )
-
-    def advance(self, coefficients, state, u):
-        state = coefficients * state + u
-        return state.astype(u.dtype), state
-
-    def parallel(self, coefficients, state, u):
-        x, y = jax.lax.scan(
-            lambda x, u_k: self.advance(coefficients, x, u_k)[::-1], state, jnp.moveaxis(u, -2, 0)
-        )
-        return jnp.moveaxis(y, 0, -2), x
+page: dict[str, Any] = {"__name__": __name__}
+exec(code_of("CONTRIBUTING.md", containing="class Leaky"), page)
+Leaky = page["Leaky"]
+"""The smallest layer: three methods and no more, as CONTRIBUTING shows it."""
 
 
 class LaggingLeaky(Leaky):
@@ -48,12 +37,130 @@ class LaggingLeaky(Leaky):
     backward_delay = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a layer promises. The table states it, and the suite holds the class to it."""
+
+    linear: bool
+    """Outputs are linear in the inputs, so that there is an impulse response."""
+
+    has_ssm: bool
+    """`to_ssm` gives matrices, if the layer is causal."""
+
+    continuous_time: bool
+    """There is a step length, and hence a ``dt``."""
+
+    mixes_features: bool
+    """An output feature depends on other input features."""
+
+    fast_edits: bool
+    """Resets and lengths do not make it run `advance` step by step."""
+
+    backward_delay: int
+    """Steps by which the backward map of a bidirectional layer lags."""
+
+
+TRAITS = {
+    S5: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=True,
+        mixes_features=True,
+        fast_edits=True,
+        backward_delay=0,
+    ),
+    LRU: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=False,
+        mixes_features=True,
+        fast_edits=True,
+        backward_delay=0,
+    ),
+    S4: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=True,
+        mixes_features=False,
+        fast_edits=False,
+        backward_delay=1,
+    ),
+    S4D: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=True,
+        mixes_features=False,
+        fast_edits=False,  # on a CPU, where steps are faster than a parallel scan
+        backward_delay=1,
+    ),
+    DLR: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=False,
+        mixes_features=False,
+        fast_edits=False,  # as S4D
+        backward_delay=1,
+    ),
+    HOPE: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=False,
+        mixes_features=False,
+        fast_edits=False,
+        backward_delay=1,
+    ),
+    Attention: Traits(
+        linear=False,
+        has_ssm=False,
+        continuous_time=False,
+        mixes_features=True,
+        fast_edits=True,
+        backward_delay=0,
+    ),
+    GRU: Traits(
+        linear=False,
+        has_ssm=False,
+        continuous_time=False,
+        mixes_features=True,
+        fast_edits=False,
+        backward_delay=0,
+    ),
+    SGConv: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=False,
+        mixes_features=False,
+        fast_edits=True,
+        backward_delay=1,
+    ),
+    DenseSSM: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=False,
+        mixes_features=False,
+        fast_edits=False,
+        backward_delay=0,
+    ),
+    Leaky: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=False,
+        mixes_features=False,
+        fast_edits=False,
+        backward_delay=0,
+    ),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One layer of the table; traits say which parts of the contract apply."""
 
     layer: Callable[..., SequenceLayer]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    differs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Traits in which the row differs from its family."""
+
     exact_hold: bool = False
     """A step of length n equals n unit steps on a held input."""
 
@@ -73,6 +180,11 @@ class Row:
     def bidirectional(self) -> bool:
         return self.options.get("bidirectional", False)
 
+    @property
+    def traits(self) -> Traits:
+        family = Leaky if self.layer is LaggingLeaky else self.layer
+        return dataclasses.replace(TRAITS[family], **self.differs)
+
 
 LAYERS = {
     "s5": Row(S5, {"d_state": 8}, exact_hold=True),
@@ -89,10 +201,12 @@ LAYERS = {
         slow=True,
     ),
     "s5_bidirectional": Row(S5, {"d_state": 8, "bidirectional": True, "C_init": "complex_normal"}),
-    "s5_associative": Row(S5, {"d_state": 8, "backend": "associative"}, exact_hold=True, slow=True),
+    "s5_associative": Row(
+        S5, {"d_state": 8, "algorithm": "associative"}, exact_hold=True, slow=True
+    ),
     "lru": Row(LRU, {"d_state": 8}, slow=True),
     "lru_ring": Row(
-        LRU, {"d_state": 5, "r_min": 0.9, "r_max": 0.999, "backend": "associative"}, slow=True
+        LRU, {"d_state": 5, "r_min": 0.9, "r_max": 0.999, "algorithm": "associative"}, slow=True
     ),
     "lru_bidirectional": Row(
         LRU, {"d_state": 8, "max_phase": 0.3, "bidirectional": True}, slow=True
@@ -110,13 +224,23 @@ LAYERS = {
         transform_noise=1e-7,
         slow=True,
     ),
-    "s4_cauchy": Row(S4, {"d_state": 8, "backend": "cauchy"}, transform_noise=1e-7, slow=True),
+    "s4_cauchy": Row(S4, {"d_state": 8, "algorithm": "cauchy"}, transform_noise=1e-7, slow=True),
     "s4_fourier": Row(S4, {"d_state": 8, "init": "fourier"}, transform_noise=1e-7, slow=True),
     "s4_bidirectional": Row(S4, {"d_state": 8, "bidirectional": True}, slow=True),
-    "s4_chunked": Row(S4, {"d_state": 8, "conv": "chunked"}),
-    "s4d_chunked": Row(S4D, {"d_state": 8, "conv": "chunked"}, exact_hold=True, slow=True),
-    "hope_chunked": Row(HOPE, {"d_state": 5, "conv": "chunked", "bidirectional": True}, slow=True),
+    "s4_chunked": Row(S4, {"d_state": 8, "algorithm": "chunked"}),
+    "s4d_chunked": Row(S4D, {"d_state": 8, "algorithm": "chunked"}, exact_hold=True, slow=True),
+    "hope_chunked": Row(
+        HOPE, {"d_state": 5, "algorithm": "chunked", "bidirectional": True}, slow=True
+    ),
     "s4d": Row(S4D, {"d_state": 8}, exact_hold=True, transform_noise=1e-7, slow=True),
+    "s4d_associative": Row(
+        S4D,
+        {"d_state": 4, "algorithm": "associative"},
+        {"fast_edits": True},
+        exact_hold=True,
+        transform_noise=1e-7,
+        slow=True,
+    ),
     "s4d_shared_bilinear": Row(
         S4D,
         {
@@ -133,14 +257,14 @@ LAYERS = {
     "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}, slow=True),
     "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7, slow=True),
     "dlr_scan_sum": Row(
-        DLR, {"d_state": 6, "conv": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
+        DLR, {"d_state": 6, "algorithm": "scan", "kernel_to_real": "sum", "dt_min": 0.1}, slow=True
     ),
     "dlr_prod": Row(DLR, {"d_state": 3, "kernel_to_real": "prod"}, transform_noise=1e-7, slow=True),
     "dlr_bidirectional": Row(
         DLR, {"d_state": 8, "kernel_to_real": "imag", "bidirectional": True}, slow=True
     ),
     "dlr_scan_bidirectional": Row(
-        DLR, {"d_state": 5, "conv": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
+        DLR, {"d_state": 5, "algorithm": "scan", "dt_min": 0.1, "bidirectional": True}, slow=True
     ),
     "dss_exp": Row(DLR, {"d_state": 8, "version": "dss_exp"}, transform_noise=1e-7, slow=True),
     "hope": Row(HOPE, {"d_state": 8}, transform_noise=1e-7, slow=True),
@@ -166,11 +290,30 @@ LAYERS = {
         SGConv, {"l_max": 30, "kernel_dim": 4, "decay_min": 1.0, "bidirectional": True}, slow=True
     ),
     "dense_ssm": Row(DenseSSM, {"d_state": 5}, slow=True),
-    "dense_ssm_multi_input": Row(DenseSSM, {"d_state": 5, "multi_input": True}, slow=True),
+    "dense_ssm_multi_input": Row(
+        DenseSSM, {"d_state": 5, "multi_input": True}, {"mixes_features": True}, slow=True
+    ),
     "leaky": Row(Leaky, slow=True),
     "leaky_bidirectional": Row(Leaky, {"bidirectional": True}, slow=True),
-    "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}),
+    "leaky_lagging": Row(LaggingLeaky, {"bidirectional": True}, {"backward_delay": 1}),
 }
+
+
+def each(rows: dict[str, Row]):
+    return pytest.mark.parametrize(
+        "row",
+        [
+            pytest.param(row, id=name, marks=[pytest.mark.slow] * row.slow)
+            for name, row in rows.items()
+        ],
+    )
+
+
+def make_for_devices(row: Row) -> SequenceLayer:
+    """The row's layer; attention gets a head for each device."""
+    if row.layer is not Attention:
+        return row.make()
+    return Attention(8, rngs=nnx.Rngs(0), **{**row.options, "n_heads": 4})
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -181,6 +324,18 @@ def run(module: nnx.Module, u: Any, *, return_state: bool = False, **arguments: 
     """Calls a layer or model under `jax.jit`; tests with equal shapes share the compilation."""
     graphdef, parameters = nnx.split(module)
     return _run(graphdef, parameters, u, arguments, return_state)
+
+
+def shaken(model: nnx.Module) -> nnx.Module:
+    """The model in evaluation mode, with norms that do something."""
+    keys = iter(jax.random.split(jax.random.key(7), 100))
+
+    def shake(x: jax.Array) -> jax.Array:
+        return x + 0.3 * jax.random.uniform(next(keys), x.shape)
+
+    nnx.update(model, jax.tree.map(shake, nnx.state(model)))
+    model.eval()
+    return model
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -203,6 +358,61 @@ def _loss_and_grads(graphdef, loss, has_aux, parameters, u):
         return loss(nnx.merge(graphdef, parameters), u)
 
     return jax.value_and_grad(value, argnums=(0, 1), has_aux=has_aux)(parameters, u)
+
+
+def weigh(tree: Any) -> jax.Array:
+    """A scalar that depends on every number in its own way."""
+    total = jnp.zeros(())
+    for x in jax.tree.leaves(tree):
+        weights = jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
+        total += jnp.sum(weights * (jnp.tanh(x.real) + jnp.tanh(x.imag)))
+    return total
+
+
+def by_definition(
+    layer: SequenceLayer,
+    u: jax.Array,
+    *,
+    dt: jax.Array | None = None,
+    resets: jax.Array,
+    valid: jax.Array,
+) -> tuple[jax.Array, Any]:
+    """Outputs and last state by the three methods that define a layer, one step after the other.
+
+    For a batch of sequences; what is given may differ from step to step.
+    """
+    batch, L = u.shape[:-2], u.shape[-2]
+    start = layer.init_state(batch)
+
+    def select(mask: jax.Array, on_true: Any, on_false: Any) -> Any:
+        def one(x: jax.Array, y: jax.Array) -> jax.Array:
+            return jnp.where(mask.reshape(*batch, *(1,) * (x.ndim - len(batch))), x, y)
+
+        return jax.tree.map(one, on_true, on_false)
+
+    def scan(*, backward: bool) -> tuple[jax.Array, Any]:
+        # In its own direction a segment starts at its reset, or after its last step.
+        first = resets
+        if backward:
+            first = jnp.concatenate([resets[..., 1:], jnp.ones_like(resets[..., :1])], -1)
+
+        def body(state: Any, k: jax.Array) -> tuple[Any, jax.Array]:
+            coefficients = layer.coefficients(None if dt is None else dt[..., k], backward=backward)
+            state = select(first[..., k], start, state)
+            y, after = layer.advance(coefficients, state, jnp.take(u, k, axis=-2))
+            return select(valid[..., k], after, state), y
+
+        last, y = jax.lax.scan(body, start, jnp.arange(L), reverse=backward)
+        return jnp.moveaxis(y, 0, -2), last
+
+    y, last = scan(backward=False)
+    if layer.bidirectional:
+        ahead, _ = scan(backward=True)
+        for _ in range(layer.backward_delay):
+            ahead = jnp.where((valid & ~resets)[..., None], ahead, 0.0)
+            ahead = jnp.concatenate([ahead[..., 1:, :], jnp.zeros_like(ahead[..., :1, :])], -2)
+        y = y + ahead
+    return jnp.where(valid[..., None], y, 0.0), last
 
 
 def values_and_gradients(f: Callable[..., jax.Array], *arguments: Any) -> Any:

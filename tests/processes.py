@@ -5,6 +5,7 @@ They are forked from a process that has imported everything, which takes longer 
 
 import atexit
 import importlib
+import json
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-from experiments.errors import run_command
+from experiments.cli.ending import run_command
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["experiments.train", "experiments.evaluate"])
@@ -57,6 +58,37 @@ class Command:
             self.kill()
         out, err = (path.read_text() for path in self.files)
         return self.process.exitcode, out, err
+
+
+class Rows:
+    """The rows of ``metrics.jsonl``, which every start of a run writes anew."""
+
+    def __init__(self, workdir):
+        self.path = workdir / "metrics.jsonl"
+        self.before = self.path.stat().st_ino if self.path.exists() else None
+        self.at_first = None
+
+    def read(self):
+        """The steps of the rows since the start."""
+        if not self.path.exists() or self.path.stat().st_ino == self.before:
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        self.at_first = len(lines) if self.at_first is None else self.at_first
+        return [json.loads(line)["step"] for line in lines[self.at_first :] if line.endswith("\n")]
+
+
+def wait_until(command, happens):
+    """Waits for it in a run that goes on; False if the run comes to its end first."""
+    while command.runs:
+        if happens():
+            return True
+        time.sleep(0.0005)
+    return False
+
+
+def wait_for_rows(command, workdir, n):
+    rows = Rows(workdir)
+    assert wait_until(command, lambda: len(rows.read()) >= n), command.end()
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.prepare import prepare
+from experiments.data.prepare import prepare_dataset
 
 WORDS = {"pos": "a fine film", "neg": "a bad, bad film"}
 
@@ -79,10 +79,10 @@ def write_aan(folder: Path, n: int = 80) -> Path:
 
 def prepare_all(data_dir: Path, source: Path) -> None:
     """Every data set, small, as tasks read them."""
-    prepare("image", data_dir, write_cifar_archive(source))
-    prepare("smnist", data_dir, write_mnist(_folder(source / "mnist"), packed=True))
-    prepare("text", data_dir, write_imdb(source))
-    prepare("retrieval", data_dir, write_aan(_folder(source / "aan")))
+    prepare_dataset("image", data_dir, write_cifar_archive(source))
+    prepare_dataset("smnist", data_dir, write_mnist(_folder(source / "mnist"), packed=True))
+    prepare_dataset("text", data_dir, write_imdb(source))
+    prepare_dataset("retrieval", data_dir, write_aan(_folder(source / "aan")))
 
 
 def _folder(path: Path) -> Path:

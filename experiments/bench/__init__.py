@@ -1,1 +1,1 @@
-"""What is fast, measured: ``python -m experiments.bench [--suite=NAME]``."""
+"""Benchmarks of speed and memory: ``python -m experiments.bench [--suite=NAME]``."""

@@ -1,7 +1,6 @@
-"""The layers that are compared: their sizes, their backends, and the least that they must do."""
+"""The layers of the benchmarks: sizes, algorithms, and the least number of operations."""
 
 import math
-import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import s5jax
 
 
 class Size(NamedTuple):
-    """Steps, features, and states a feature of the layers that have their own."""
+    """Numbers of steps, of features, and of states per feature where these are separate."""
 
     L: int = 16_384
     H: int = 128
@@ -20,31 +19,26 @@ class Size(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """A layer."""
+    """A layer to measure."""
 
     layer: type[s5jax.SequenceLayer]
     options: Callable[[Size], dict[str, Any]]
-    """Its arguments at a size."""
+    """Arguments of the layer at a size."""
     work: Callable[[Size], float]
-    """Floating-point operations a step, of the cheapest algorithm known."""
-    varied: tuple[str, ...] = ()
-    """Options that choose an algorithm, of which every choice is measured."""
+    """Floating-point operations per step of the cheapest known algorithm."""
+    algorithms: tuple[str, ...] = ()
+    """Algorithms to measure besides the default."""
 
     def make(self, size: Size, **overrides: Any) -> s5jax.SequenceLayer:
-        """The layer with first parameters."""
+        """Builds the layer with initial parameters."""
         arguments = {"d_model": size.H, **self.options(size), **overrides, "rngs": nnx.Rngs(0)}
         return self.layer(**arguments)
 
     def variants(self) -> dict[str, dict[str, str]]:
-        """The layer as it is by default, and with every algorithm asked for by name."""
-        hints = typing.get_type_hints(self.layer.__init__)
-        named = {
-            f"{option}={value}": {option: value}
-            for option in self.varied
-            for value in typing.get_args(hints[option])
-            if value != "auto" and (value != "pallas" or jax.default_backend() == "gpu")
-        }
-        return {"ours": {}, **named}
+        """Returns the options of the default layer, and of the layer with each algorithm."""
+        on_gpu = jax.default_backend() == "gpu"
+        named = (name for name in self.algorithms if name != "pallas" or on_gpu)
+        return {"ours": {}, **{f"algorithm={name}": {"algorithm": name} for name in named}}
 
 
 def _states(size: Size) -> dict[str, Any]:
@@ -56,23 +50,26 @@ def _shared_states(size: Size) -> dict[str, Any]:
 
 
 def _convolution(size: Size) -> float:
-    """Real transforms of input and output at twice the length; the kernel is free."""
+    """Counts real transforms of input and output at twice the length, without the kernel."""
     return 10 * size.H * math.log2(2 * size.L)
 
 
 def _dense(size: Size, P: int) -> float:
-    """Two products between H features and P complex states, and their recurrence."""
+    """Counts two products between H features and P complex states, and the recurrence."""
     return 8 * size.H * P + 8 * P
 
 
+CONVOLUTIONS = ("fft", "chunked")
+SCANS = ("sequential", "associative", "chunked")
+
 CONTESTANTS = {
-    "S4": Contestant(s5jax.S4, _states, _convolution, ("backend", "conv")),
-    "S4D": Contestant(s5jax.S4D, _states, _convolution, ("conv",)),
-    "DLR": Contestant(s5jax.DLR, _states, _convolution, ("conv",)),
-    "HOPE": Contestant(s5jax.HOPE, _states, _convolution, ("conv",)),
+    "S4": Contestant(s5jax.S4, _states, _convolution, (*CONVOLUTIONS, "cauchy")),
+    "S4D": Contestant(s5jax.S4D, _states, _convolution, CONVOLUTIONS),
+    "DLR": Contestant(s5jax.DLR, _states, _convolution, (*CONVOLUTIONS, "scan")),
+    "HOPE": Contestant(s5jax.HOPE, _states, _convolution, CONVOLUTIONS),
     "SGConv": Contestant(s5jax.SGConv, lambda size: {"l_max": size.L}, _convolution),
-    "S5": Contestant(s5jax.S5, _shared_states, lambda s: _dense(s, s.H), ("backend",)),
-    "LRU": Contestant(s5jax.LRU, _shared_states, lambda s: _dense(s, 2 * s.H), ("backend",)),
+    "S5": Contestant(s5jax.S5, _shared_states, lambda s: _dense(s, s.H), (*SCANS, "pallas")),
+    "LRU": Contestant(s5jax.LRU, _shared_states, lambda s: _dense(s, 2 * s.H), SCANS),
     "GRU": Contestant(s5jax.GRU, lambda size: {"d_state": size.H}, lambda s: 14 * s.H**2),
     "Attention": Contestant(
         s5jax.Attention,
@@ -80,4 +77,4 @@ CONTESTANTS = {
         lambda s: 8 * s.H**2 + 2 * s.L * s.H,
     ),
 }
-"""All layers; S5 and LRU have 2 H states, as in the papers."""
+"""All layers. S5 and LRU have 2 H states, as in the papers."""

@@ -1,4 +1,4 @@
-"""All layers over lengths, by every algorithm, against the roofline: ``--suite=layers``."""
+"""Rows of ``--suite=layers``: time against length for every algorithm, with the roofline."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from experiments.bench.timing import (
     functional,
     interleaved_medians,
 )
-from experiments.plan import memory_of
+from experiments.training.compile import memory_of
 
 Mode = Literal["forward", "forward+backward", "step"]
 MEMORY_SHARE = 0.5
@@ -28,7 +28,7 @@ PUBLISHED = {*published.KERNELS, s5jax.S5}
 
 @dataclasses.dataclass(frozen=True)
 class LayerTime:
-    """One layer, by one algorithm, at one length."""
+    """Time of one layer, by one algorithm, at one length."""
 
     layer: str
     variant: str
@@ -36,7 +36,7 @@ class LayerTime:
     length: int
     seconds: float
     floor_s: float
-    """The least that the machine's memory and arithmetic allow."""
+    """Least time that the machine's memory and arithmetic allow [s]."""
 
     def __str__(self) -> str:
         return (
@@ -46,9 +46,9 @@ class LayerTime:
 
 
 def layer_times(lengths: Sequence[int], size: Size, roofline: Roofline) -> Iterator[LayerTime]:
-    """One sequence through every layer, and one step of it.
+    """Measures every layer on one sequence and on one step.
 
-    What needs more than half of the machine's memory is left out, and said so.
+    Programs that need more than half of the machine's memory are skipped, with a message.
     """
     for L in lengths:
         for mode in get_args(Mode):
@@ -56,36 +56,39 @@ def layer_times(lengths: Sequence[int], size: Size, roofline: Roofline) -> Itera
 
 
 def _at(mode: Mode, size: Size, roofline: Roofline) -> Iterator[LayerTime]:
-    """A layer's algorithms take turns with each other only.
+    """Measures each layer's algorithms in alternation, but not different layers.
 
-    Right after attention had returned gigabytes, S4 took three times as long.
+    A program is slow right after another, such as attention, has freed gigabytes.
     """
     for name, contestant in CONTESTANTS.items():
         layer = contestant.make(size)
         floor_s = floor(mode, layer, size, contestant.work(size), roofline)
         programs = {}
-        for variant, program in _programs(mode, name, layer, size).items():
+        for variant, program in compile_layer(mode, name, size).items():
             if program.temporary_bytes > MEMORY_SHARE * memory_of(jax.devices()[0]):
                 needed = program.temporary_bytes / 1e9
-                print(f"{mode} {size.L:,} {name} {variant} is left out: it needs {needed:.0f} GB")
+                print(f"{mode} {size.L:,} {name} {variant} is skipped: it needs {needed:.0f} GB")
             else:
                 programs[variant] = program
-        for variant, seconds in interleaved_medians(programs, turns=3).items():
+        for variant, seconds in interleaved_medians(programs, rounds=3).items():
             yield LayerTime(name, variant, mode, size.L, seconds, floor_s)
 
 
-def _programs(mode: Mode, name: str, layer: s5jax.SequenceLayer, size: Size) -> dict[str, Program]:
-    """The layer compiled, by all algorithms that there are."""
+def compile_layer(
+    mode: Mode, name: str, size: Size, *, batch: int = 1, baseline: bool = True
+) -> dict[str, Program]:
+    """Compiles a layer with every algorithm, and with the published one as the baseline."""
+    layer = CONTESTANTS[name].make(size)
     if mode == "step":
         step, parameters = functional(layer, type(layer).step)
         return {"ours": forward(step, parameters, jnp.ones((1, size.H)), layer.init_state((1,)))}
-    u = jnp.ones((1, size.L, size.H))
+    u = jnp.ones((batch, size.L, size.H))
     compiled = forward if mode == "forward" else forward_and_backward
     forms = {
         variant: functional(CONTESTANTS[name].make(size, **options), type(layer).__call__)
         for variant, options in CONTESTANTS[name].variants().items()
     }
-    if type(layer) in PUBLISHED:
+    if baseline and type(layer) in PUBLISHED:
         forms["published"] = functional(layer, published.run_layer)
     return {variant: compiled(run, parameters, u) for variant, (run, parameters) in forms.items()}
 
@@ -99,9 +102,10 @@ def floor(
     *,
     batch: int = 1,
 ) -> float:
-    """Reads and writes every array once; the backward pass has twice the operations.
+    """Returns the least seconds of a layer.
 
-    A step's state comes from memory and returns to it; what stays in a cache can be faster.
+    Every array is read and written once; the backward pass has twice the operations. The state of a
+    step is read from memory and written to it, although a cache can be faster.
     """
     n_bytes = size_of(nnx.state(layer, nnx.Param))
     if mode == "step":

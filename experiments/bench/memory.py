@@ -1,4 +1,4 @@
-"""How much memory a layer takes at its most: ``python -m experiments.bench.memory NAME L H N``."""
+"""Peak memory of a layer, measured in a process of its own."""
 
 import os
 import resource
@@ -14,17 +14,20 @@ from experiments.bench.timing import forward_and_backward, functional
 
 
 def peak_bytes(name: str, size: Size) -> int:
-    """Runs a layer forward and backward once, in a new process, whose peak this is.
+    """Returns the peak memory of a layer, forward and backward once, in a new process.
 
-    On a CPU it is that of the whole process, Python and JAX included; else that of the device.
+    On a CPU the figure includes Python and JAX; otherwise it is the peak of the device.
     """
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # shares a GPU
-    command = [sys.executable, "-m", "experiments.bench.memory", name, *map(str, size)]
-    return int(subprocess.check_output(command, env=environment))
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # to share a GPU
+    code = (
+        "from experiments.bench.memory import Size, run_once\n"
+        f"print(run_once({name!r}, Size(*{tuple(size)})))"
+    )
+    return int(subprocess.check_output([sys.executable, "-c", code], env=environment))
 
 
 def run_once(name: str, size: Size) -> int:
-    """Runs a layer once, forward and backward, and returns the peak so far."""
+    """Runs a layer forward and backward once, and returns the peak so far."""
     layer = CONTESTANTS[name].make(size)
     u = jnp.ones((1, size.L, size.H))
     run, parameters = functional(layer, type(layer).__call__)
@@ -34,15 +37,10 @@ def run_once(name: str, size: Size) -> int:
 
 
 def _peak_of_process() -> int:
-    """The largest resident set; Linux's ``ru_maxrss`` may be that of the parent."""
+    """Returns the largest resident set; on Linux ``ru_maxrss`` may include the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-
-
-if __name__ == "__main__":
-    print(run_once(sys.argv[1], Size(*map(int, sys.argv[2:]))))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

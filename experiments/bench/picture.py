@@ -1,4 +1,4 @@
-"""Time against length, as a picture."""
+"""Plot of time against length."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,13 +23,7 @@ SPACING = 1.3
 
 
 def plot_layers(times: Sequence[LayerTime], path: Path, *, title: str) -> None:
-    """Draws all layers over the lengths, forward and with gradients, on logarithmic axes.
-
-    Args:
-        times: from :func:`layer_times`.
-        path: the PNG file to write.
-        title: what was measured, and where.
-    """
+    """Plots :func:`layer_times`, forward and with gradients, on logarithmic axes, as a PNG file."""
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, mode in zip(panels, MODES, strict=True):
@@ -62,6 +56,6 @@ def _panel(axes: Axes, times: Sequence[LayerTime]) -> None:
     axes.grid(alpha=0.3)
     lowest: dict[int, float] = {}
     for name, (L, ms) in sorted(ends.items(), key=lambda end: end[1][1]):
-        lowest[L] = max(ms, SPACING * lowest.get(L, 0))  # labels that would touch are moved up
+        lowest[L] = max(ms, SPACING * lowest.get(L, 0))  # moves labels apart
         at: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(name, (L, lowest[L]), color=colours[name], **at)

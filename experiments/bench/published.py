@@ -1,6 +1,6 @@
-"""The algorithms that the papers published: plain ports of their equations, to be compared with.
+"""Published algorithms: direct ports of the papers' equations, as baselines.
 
-Kernels and layers are functions of this library's layers, whose parameters they share.
+Kernels and layers are functions of this library's layers, and share their parameters.
 """
 
 import math
@@ -13,39 +13,40 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 import s5jax
+from s5jax.layers import Edits
 
 
 def s4d_kernel(layer: s5jax.S4D, L: int) -> Float[Array, "L H"]:
-    r""":math:`2 \operatorname{Re} \sum_n C_n \bar B_n e^{z_n l}` from all H N L exponentials."""
+    r"""Sums :math:`2 \operatorname{Re} \sum_n C_n \bar B_n e^{z_n l}` over H N L exponentials."""
     c = layer.coefficients()
     z, B = (v.reshape(c.C.shape) for v in (c.log_Lambda_bar, c.B_bar))
     return 2 * jnp.einsum("hn,hnl->lh", c.C * B, _exponentials(z, L)).real
 
 
 def dlr_kernel(layer: s5jax.DLR, L: int) -> Float[Array, "L H"]:
-    r""":math:`\operatorname{Re} \sum_n w_n e^{z_n l}` as in S4D, from H N L exponentials."""
+    r"""Sums :math:`\operatorname{Re} \sum_n w_n e^{z_n l}` over H N L exponentials."""
     w, z = layer.coefficients().modes()
     return jnp.einsum("hn,hnl->lh", w, _exponentials(z, L)).real
 
 
 def dlr_shared_kernel(layer: s5jax.DLR, L: int) -> Float[Array, "L H"]:
-    """The same from N L exponentials, since all features share z: the code of the DLR paper."""
+    """Computes DLR's kernel from N L exponentials, common to all features: the paper's code."""
     w, z = layer.coefficients().modes()
     return jnp.einsum("hn,nl->lh", w, _exponentials(z[0], L)).real
 
 
 def s4_kernel(layer: s5jax.S4, L: int) -> Float[Array, "L H"]:
-    r"""The Cauchy products at L roots of unity, broadcast and summed, and an inverse FFT.
+    r"""Computes Cauchy products at L roots of unity by broadcasting, then an inverse FFT.
 
     .. math::
         \hat K(\omega) = \frac{2}{1 + \omega} \Big[ C R B
         - \frac{(C R P)(P^* R B)}{1 + P^* R P} \Big], \qquad
         R = \Big( \frac{2}{\Delta} \frac{1 - \omega}{1 + \omega} - \Lambda \Big)^{-1}
 
-    As published, the parameter C stands for :math:`C (I - \bar A^L)`, and P has rank 1.
+    As published, the parameter C represents :math:`C (I - \bar A^L)`, and P has rank 1.
     """
     c = layer.coefficients()
-    omega = np.exp(-2j * np.pi * np.arange(L // 2 + 1) / L)  # float64, which never hits -1
+    omega = np.exp(-2j * np.pi * np.arange(L // 2 + 1) / L)  # float64 avoids -1
     z, scale = (jnp.asarray(v, c.B.dtype) for v in (2 * (1 - omega) / (1 + omega), 2 / (1 + omega)))
     P, Delta = c.P[:, 0], c.Delta[:, None]
     Lambda = _with_conjugates(Delta * c.Lambda)
@@ -55,7 +56,7 @@ def s4_kernel(layer: s5jax.S4, L: int) -> Float[Array, "L H"]:
 
 
 def hope_kernel(layer: s5jax.HOPE, L: int) -> Float[Array, "L H"]:
-    r"""Samples of :math:`\sum_k h_k e^{-i k \psi_j}` from all H n L / 2 terms, and an inverse FFT.
+    r"""Sums :math:`\sum_k h_k e^{-i k \psi_j}` over H n L / 2 terms, then computes an inverse FFT.
 
     :math:`\tan \frac{\psi}{2} = \frac{1}{\Delta} \tan \frac{\theta}{2}`, on half of the circle as
     h is real here. L samples return the kernel summed over all lags that are equal modulo L.
@@ -70,7 +71,7 @@ def hope_kernel(layer: s5jax.HOPE, L: int) -> Float[Array, "L H"]:
 
 
 def convolve(u: Float[Array, "*batch L H"], K: Float[Array, "L H"]) -> Float[Array, "*batch L H"]:
-    """A causal convolution by FFT at twice the length, rounded up to a power of two."""
+    """Computes a causal convolution by FFT, of twice the length rounded up to a power of two."""
     L = u.shape[-2]
     n = 2 ** int(2 * L - 1).bit_length()
     y = jnp.fft.irfft(jnp.fft.rfft(u, n, -2) * jnp.fft.rfft(K, n, 0), n, -2)
@@ -86,23 +87,25 @@ KERNELS: dict[type[s5jax.SequenceLayer], Callable[..., Float[Array, "L H"]]] = {
 
 
 def run_layer(layer: Any, u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L H"]:
-    """A sequence through a layer: its kernel, and the plain convolution; or S5's scan."""
+    """Applies a layer to a sequence: by its kernel and a plain convolution, or by S5's scan."""
     if isinstance(layer, s5jax.S5):
         return _run_s5(layer, u)
     return convolve(u, KERNELS[type(layer)](layer, u.shape[-2])) + _skip(layer, u)
 
 
 class S5(s5jax.S5):
-    """S5 by the algorithm of its official code: complex, and Lambda spread over time."""
+    """S5 by the algorithm of its official code: complex, with Lambda repeated over time."""
 
-    def from_rest(self, coefficients: Any, u: Array) -> Array:
-        """A plain sequence, with `jax.lax.associative_scan`."""
-        del coefficients
-        return _run_s5(self, u)
+    def run(
+        self, state: Any, u: Array, edits: Edits, *, reverse: bool = False
+    ) -> tuple[Array, None]:
+        """Runs a sequence forward, by `jax.lax.associative_scan`."""
+        del state, edits, reverse
+        return _run_s5(self, u), None
 
-    def two_sided(self, u: Array, dt: Array | float | None) -> Array:
-        """The same in both directions."""
-        del dt
+    def run_both(self, u: Array, edits: Edits) -> Array:
+        """Runs a sequence in both directions."""
+        del edits
         return _run_s5(self, u)
 
 
@@ -128,12 +131,12 @@ def _run_s5(layer: s5jax.S5, u: Float[Array, "*batch L H"]) -> Float[Array, "*ba
 
 
 def _skip(layer: Any, u: Float[Array, "*batch L H"]) -> Float[Array, "*batch L H"]:
-    """D u, spread by hand as in this library: left to XLA on a CPU, its gradient is slow."""
+    """Computes D u with an explicit broadcast: XLA on CPU computes the gradient slowly without."""
     return jnp.broadcast_to(layer.D[...], u.shape) * u
 
 
 class CacheState(NamedTuple):
-    """The last W keys, turned to their positions, and values; and how many there were."""
+    """The last W keys, rotated to their positions, and values; and the number of all keys."""
 
     keys: Float[Array, "n d W"]
     values: Float[Array, "n d W"]
@@ -141,9 +144,9 @@ class CacheState(NamedTuple):
 
 
 class CachedAttention(s5jax.SequenceLayer):
-    """`s5jax.Attention` that steps as usual: a key is turned once, and written in its place.
+    """`s5jax.Attention` with the usual cache, in which a key is rotated and written once.
 
-    A step then reads the cache once, and writes one entry of it.
+    A step reads the whole cache and writes one entry.
     """
 
     linear = False
@@ -155,20 +158,20 @@ class CachedAttention(s5jax.SequenceLayer):
         self.attention = s5jax.Attention(d_model, n_heads, l_max, **options)
 
     def coefficients(self, dt: Any = None, *, backward: bool = False) -> Any:
-        """Those of `s5jax.Attention`."""
+        """Returns the coefficients of `s5jax.Attention`."""
         return self.attention.coefficients(dt, backward=backward)
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> CacheState:
-        """An empty cache."""
+        """Returns an empty cache."""
         shape = (math.prod(batch_shape) * self.n_heads, self.d_head, self.l_max)
         return CacheState(jnp.zeros(shape), jnp.zeros(shape), jnp.int32(0))
 
     def advance(self, coefficients: Any, state: CacheState, u: Array) -> tuple[Array, CacheState]:
-        """One query against the cache."""
+        """Compares one query with the cache."""
         W_qkv, W_o, scale = coefficients
         t, slot = state.position, state.position % self.l_max
         q, k, v = jnp.split((u @ W_qkv).reshape(-1, 3 * self.n_heads, self.d_head), 3, axis=1)
-        q, k, v = (x.reshape(-1, self.d_head) for x in (scale * _turned(q, t), _turned(k, t), v))
+        q, k, v = (x.reshape(-1, self.d_head) for x in (scale * _rotate(q, t), _rotate(k, t), v))
         keys, values = (
             jax.lax.dynamic_update_index_in_dim(cache, x, slot, -1)
             for cache, x in ((state.keys, k), (state.values, v))
@@ -193,8 +196,8 @@ def _cauchy(
     return (v[..., None] / (z - Lambda[..., None])).sum(-2)
 
 
-def _turned(x: Float[Array, "*batch n d"], position: Array) -> Float[Array, "*batch n d"]:
-    """Rotary positions, see `s5jax.ops.rotary`."""
+def _rotate(x: Float[Array, "*batch n d"], position: Array) -> Float[Array, "*batch n d"]:
+    """Applies rotary positions, see `s5jax.ops.rotary`."""
     half = x.shape[-1] // 2
     angle = position * 1e4 ** (-jnp.arange(half) / half)
     re, im = jnp.split(x, 2, -1)

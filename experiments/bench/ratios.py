@@ -1,9 +1,9 @@
-"""Layers against what they replace: the rows of ``--suite=ci`` that are about layers."""
+"""Rows of ``--suite=ci`` that compare layers with their alternatives."""
 
 import concurrent.futures
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,31 +31,26 @@ MILLION_LIMIT_GB = 8
 GENERATE_TARGET = 20
 POOLED_CONV_TARGET = 1.5
 TOKENS = 16
-TURNS = 2
+ROUNDS = 2
 LINEAR = [name for name in CONTESTANTS if name not in ("GRU", "Attention")]
 
 
 def kernel_rows(size: Size) -> Iterator[Row]:
-    """Kernels and their gradients in all parameters, against the direct sums of the papers."""
+    """Compares kernels with the direct sums of the papers, with gradients in all parameters."""
     for name, target in KERNEL_TARGETS.items():
         layer = CONTESTANTS[name].make(size)
-        direct = functools.partial(published.KERNELS[type(layer)], L=size.L)
-        kernels = {"ours": lambda layer: layer.kernel(size.L), "published": direct}
+        kernels = {"ours": type(layer).kernel, "published": published.KERNELS[type(layer)]}
         if name == "DLR":
-            kernels["published, shared table"] = functools.partial(
-                published.dlr_shared_kernel, L=size.L
-            )
+            kernels["published, shared table"] = published.dlr_shared_kernel
         programs = {
-            form: forward_and_backward(*functional(layer, kernel))
+            form: forward_and_backward(*functional(layer, functools.partial(kernel, L=size.L)))
             for form, kernel in kernels.items()
         }
-        seconds = interleaved_medians(programs, turns=TURNS)
-        ratio = seconds["published"] / seconds["ours"]
-        yield Row(f"{name.lower()}_kernel", ratio, target, {"ms": _milliseconds(seconds)})
+        yield _row(f"{name.lower()}_kernel", programs, target, rounds=ROUNDS)
 
 
 def layer_rows(size: Size) -> Iterator[Row]:
-    """Layers on one sequence, with gradients in parameters and input, against the published."""
+    """Compares layers with the published algorithms, with gradients in parameters and input."""
     u = jnp.ones((1, size.L, size.H))
     for name in KERNEL_TARGETS:
         layer = CONTESTANTS[name].make(size)
@@ -63,49 +58,44 @@ def layer_rows(size: Size) -> Iterator[Row]:
         programs = {
             form: forward_and_backward(*functional(layer, run), u) for form, run in maps.items()
         }
-        seconds = interleaved_medians(programs, turns=TURNS)
-        ratio = seconds["published"] / seconds["ours"]
-        yield Row(f"{name.lower()}_layer", ratio, LAYER_TARGET, {"ms": _milliseconds(seconds)})
+        yield _row(f"{name.lower()}_layer", programs, LAYER_TARGET, rounds=ROUNDS)
 
 
 def sgconv_row(size: Size) -> Row:
-    """SGConv against its plain convolution alone, with gradients."""
+    """Compares SGConv with its plain convolution alone, with gradients."""
     u, K = jnp.ones((2, size.L, size.H))
     layer, parameters = functional(CONTESTANTS["SGConv"].make(size), s5jax.SGConv.__call__)
     programs = {
         "layer": forward_and_backward(layer, parameters, u[None]),
         "convolution": forward_and_backward(published.convolve, u[None], K),
     }
-    seconds = interleaved_medians(programs, turns=2 * TURNS + 1)
-    ratio = SGCONV_LIMIT * seconds["convolution"] / seconds["layer"]
-    return Row("sgconv_layer", ratio, 1, {"ms": _milliseconds(seconds)})
+    return _row("sgconv_layer", programs, 1, rounds=2 * ROUNDS + 1, limit=SGCONV_LIMIT)
 
 
 def pooled_conv_row(images: int) -> Row:
-    """The pendulum's first convolution with its pooling and both gradients, against XLA's."""
+    """Compares the pendulum's first convolution and pooling with XLA's, with both gradients."""
     x, W = jnp.ones((images, 24, 24, 1)), jnp.ones((5, 5, 1, 12))
     forms = {"ours": s5jax.ops.pooled_conv, "XLA": s5jax.ops.pooled_conv_ref}
     programs = {
         name: forward_and_backward(functools.partial(form, padding=2), x, W)
         for name, form in forms.items()
     }
-    seconds = interleaved_medians(programs, turns=4 * TURNS)
-    ratio = seconds["XLA"] / seconds["ours"]
-    return Row("pooled_conv", ratio, POOLED_CONV_TARGET, {"ms": _milliseconds(seconds)})
+    return _row("pooled_conv", programs, POOLED_CONV_TARGET, rounds=4 * ROUNDS)
 
 
 def length_rows(lengths: Sequence[int], size: Size, longest: Size) -> Iterator[Row]:
-    """The worst ratio of forward times at 2 L and L; and peak memory on a very long input.
+    """Measures the worst ratio of forward times at 2 L and L, and memory on a very long input.
 
-    Memory is measured in other processes while the programs to be timed compile.
+    Other processes measure the memory while the programs to be timed compile.
     """
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        measuring = pool.submit(_peaks_gb, longest)
+        names = ("S5", "S4D", "DLR")
+        measuring = pool.submit(lambda: {n: peak_bytes(n, longest) / 1e9 for n in names})
         programs = {name: _forward_at(name, lengths, size) for name in LINEAR}
         peaks = measuring.result()
     worst = {}
     for name, at in programs.items():
-        seconds = interleaved_medians(at, turns=4 * TURNS).values()
+        seconds = interleaved_medians(at, rounds=4 * ROUNDS).values()
         worst[name] = max(b / a for a, b in itertools.pairwise(seconds))
     detail = {"forward time at 2 L over time at L": worst}
     yield Row("linear_in_L", DOUBLING_LIMIT / max(worst.values()), 1, detail)
@@ -121,37 +111,25 @@ def _forward_at(name: str, lengths: Sequence[int], size: Size) -> dict[int, Prog
     return programs
 
 
-def _peaks_gb(size: Size) -> dict[str, float]:
-    return {name: peak_bytes(name, size) / 1e9 for name in ("S5", "S4D", "DLR")}
-
-
 def generate_row(position: int, *, d_model: int, n_layers: int) -> Row:
-    """A token of a language model, against attention with a cache of all tokens before it."""
+    """Compares language models of S5 and of cached attention, at a position."""
     layers = {
         "S5": (s5jax.S5, {"d_state": d_model}),
         "attention": (published.CachedAttention, {"n_heads": 4, "l_max": position}),
     }
-    models = {
-        name: s5jax.LanguageModel(
-            layer,
-            d_input=256,
-            d_model=d_model,
-            n_layers=n_layers,
-            layer_options=options,
-            norm="layer",
-            rngs=nnx.Rngs(0),
+    sizes: dict[str, Any] = {"d_input": 256, "d_model": d_model, "n_layers": n_layers}
+    runs = {}
+    for name, (layer, options) in layers.items():
+        model = s5jax.LanguageModel(
+            layer, **sizes, layer_options=options, norm="layer", rngs=nnx.Rngs(0)
         )
-        for name, (layer, options) in layers.items()
-    }
-    runs = {name: _Generation(model, position) for name, model in models.items()}
-    seconds = interleaved_medians(runs, turns=2 * TURNS + 1)
-    token_ms = {name: value / TOKENS for name, value in _milliseconds(seconds).items()}
-    ratio = seconds["attention"] / seconds["S5"]
-    return Row("generate", ratio, GENERATE_TARGET, {"ms a token": token_ms})
+        runs[name] = _Generation(model, position)
+    rounds = 2 * ROUNDS + 1
+    return _row("generate", runs, GENERATE_TARGET, rounds=rounds, unit="ms a token", count=TOKENS)
 
 
 class _Generation:
-    """Takes the likeliest token a few times at every call, as `s5jax.generate` does."""
+    """Selects the most likely token a few times at every call, as `s5jax.generate` does."""
 
     def __init__(self, model: s5jax.LanguageModel, position: int) -> None:
         graphdef, self.parameters = nnx.split(model)
@@ -177,5 +155,18 @@ class _Generation:
         self.carry = jax.block_until_ready(self.run(self.parameters, self.carry))
 
 
-def _milliseconds(seconds: dict[str, float]) -> dict[str, float]:
-    return {name: 1e3 * value for name, value in seconds.items()}
+def _row(
+    name: str,
+    programs: Mapping[str, Callable[[], None]],
+    target: float,
+    *,
+    rounds: int,
+    limit: float = 1,
+    unit: str = "ms",
+    count: int = 1,
+) -> Row:
+    """Compares the first program with the second: the ratio is limit * second / first."""
+    seconds = interleaved_medians(programs, rounds=rounds)
+    ours, other = list(seconds.values())[:2]
+    detail = {unit: {form: 1e3 * value / count for form, value in seconds.items()}}
+    return Row(name, limit * other / ours, target, detail)

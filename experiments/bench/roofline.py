@@ -1,4 +1,4 @@
-"""The least time that the memory and the arithmetic of a machine allow."""
+"""The roofline: the least time that a machine's memory and arithmetic allow."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,24 +15,24 @@ LONG_ENOUGH_S = 0.002
 
 
 class Roofline(NamedTuple):
-    """What the machine was measured to do."""
+    """Measured limits of the machine."""
 
     bytes_per_s: float
-    """Read and written by a copy."""
+    """Bytes that a copy reads and writes per second."""
     flops_per_s: float
-    """Of a float32 matrix product at JAX's default precision."""
+    """Operations per second of a float32 matrix product at JAX's default precision."""
 
     def __str__(self) -> str:
         copied, computed = self.bytes_per_s / 1e9, self.flops_per_s / 1e9
         return f"copies {copied:.1f} GB/s, matrix products {computed:.0f} GFLOP/s"
 
     def floor(self, *, n_bytes: float, flops: float) -> float:
-        """Seconds below which nothing can move these bytes and do these operations."""
+        """Returns the least seconds in which to move these bytes and do these operations."""
         return max(n_bytes / self.bytes_per_s, flops / self.flops_per_s)
 
 
 def measure_roofline() -> Roofline:
-    """Measures copies and matrix products that are large enough to be limited by nothing else."""
+    """Measures copies and matrix products of sufficient size."""
     n, copies_s = _first_long(lambda n: forward(_pass, jnp.ones(n)), FIRST_COPY)
     m, product_s = _first_long(
         lambda m: forward(jnp.matmul, *[jnp.ones((m, m))] * 2), FIRST_PRODUCT
@@ -41,19 +41,19 @@ def measure_roofline() -> Roofline:
 
 
 def size_of(tree: Any) -> int:
-    """Bytes of all arrays."""
+    """Returns the bytes of all arrays."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def _pass(x: jax.Array) -> jax.Array:
-    """Reads and writes an array several times, always in the same place."""
+    """Reads and writes an array several times, in place."""
     return jax.lax.fori_loop(0, PASSES, lambda _, x: -x, x)
 
 
 def _first_long(make: Callable[[int], Program], n: int) -> tuple[int, float]:
-    """Doubles n until a program takes long enough to be timed."""
+    """Doubles n until a program takes long enough to be timed; returns n and the seconds."""
     while True:
-        seconds = interleaved_medians({"": make(n)}, turns=3)[""]
+        seconds = interleaved_medians({"": make(n)}, rounds=3)[""]
         if seconds > LONG_ENOUGH_S:
             return n, seconds
         n *= 2

@@ -1,4 +1,4 @@
-"""One figure of the benchmark."""
+"""A row of the benchmark."""
 
 import dataclasses
 
@@ -11,7 +11,11 @@ class Row:
     ratio: float
     target: float
     detail: dict[str, dict[str, float]]
-    """What it was made of, by unit and by name."""
+    """The measurements behind the ratio, by unit and by name."""
+
+    def reaches(self, share: float = 1.0) -> bool:
+        """Returns whether the ratio is at least that share of the target; false for NaN."""
+        return self.ratio >= share * self.target
 
     def __str__(self) -> str:
         parts = (

@@ -1,7 +1,8 @@
-"""What ``--suite`` can name."""
+"""The suites of the benchmark."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,38 +13,39 @@ from experiments.bench.contestants import Size
 from experiments.bench.layers import layer_times
 from experiments.bench.roofline import Roofline
 from experiments.config import Config
+from experiments.data.sources import DATA_DIR, Files
 from experiments.errors import UsageError
-from experiments.files import UserPath
 from experiments.recipes import get_recipe
-from experiments.tasks import DATA_DIR, Files
 
 Suite = Literal["ci", "layers", "models", "tasks", "generators", "gpu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchFlags:
-    """Measures speed and memory on this machine, which should have nothing else to do.
+    """Measures speed and memory on this machine, which should be idle.
 
     Example: python -m experiments.bench --suite=layers --picture=layers.png
     """
 
     suite: Suite = "ci"
-    """ci: every claim about speed as a ratio, larger is better, in five minutes on two cores;
-    layers: all layers over lengths, by every algorithm; models: the train step of every model;
-    tasks: the input pipeline of every task; generators: what draws examples by itself;
-    gpu: what a large GPU should reach, on batches of 32 sequences."""
-    json: UserPath | None = None
+    """ci: every claim about speed as a ratio, larger is better; layers: all layers against length,
+    by every algorithm; models: the train step of every model; tasks: the input pipeline of every
+    task; generators: the synthetic data generators; gpu: targets for a large GPU, on batches of 32
+    sequences."""
+    json: Path | None = None
     """File to write the rows to."""
-    picture: UserPath | None = None
-    """PNG file to draw time against length to, for the suite layers."""
+    picture: Path | None = None
+    """PNG file for a plot of time against length, for the suite layers."""
+    strict: bool = False
+    """End with exit code 1 if a row falls short of its target."""
     max_length: int = 65_536
-    """Longest sequence of the suite layers, which starts at 1,024 and goes on in steps of 4."""
-    data_dir: UserPath = DATA_DIR
-    """Folder of the data sets for the suite tasks; rows whose data are not there are left out."""
+    """Longest sequence of the suite layers, whose lengths are 1,024 times powers of 4."""
+    data_dir: Path = DATA_DIR
+    """Folder of the data sets for the suite tasks; rows without data are skipped."""
 
 
 class CISizes(NamedTuple):
-    """How large the things are that the suite ci measures."""
+    """Sizes of the measurements of the suite ci."""
 
     layer: Size = Size()
     lengths: tuple[int, ...] = (16_384, 32_768, 65_536, 131_072, 262_144)
@@ -57,7 +59,7 @@ class CISizes(NamedTuple):
 
 
 def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
-    """Every claim about speed."""
+    """Measures every claim about speed."""
     yield from ratios.kernel_rows(sizes.layer)
     yield from ratios.layer_rows(sizes.layer)
     yield ratios.sgconv_row(sizes.layer)
@@ -84,10 +86,12 @@ def _gpu(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
     if jax.default_backend() == "cpu":
         raise UsageError(
             "--suite=gpu needs an accelerator: its batches take tens of gigabytes, and hours on a "
-            "CPU. Take --suite=ci or --suite=layers."
+            "CPU. Use --suite=ci or --suite=layers."
         )
     return gpu_rows(get_recipe("pathx", "s5", "paper"), Size(), roofline)
 
+
+HAVE_TARGETS: tuple[Suite, ...] = ("ci", "generators", "gpu")
 
 SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
     "ci": _ci,

@@ -1,4 +1,4 @@
-"""Compiled programs, and how long they take: on ones, as time does not depend on values."""
+"""Compiled programs and their times. Inputs are ones, as time does not depend on values."""
 
 import contextlib
 import statistics
@@ -12,34 +12,34 @@ from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
 Name = TypeVar("Name", bound=Hashable)
-TURN_S = 0.1
+ROUND_S = 0.1
 LONG_S = 1
 
 
 class Program(NamedTuple):
-    """A compiled function and its arguments; a call runs it to its end."""
+    """A compiled function and its arguments."""
 
     compiled: jax.stages.Compiled
     arguments: tuple[Any, ...]
 
     def __call__(self) -> None:
-        """Runs it."""
+        """Runs the program to its end."""
         jax.block_until_ready(self.compiled(*self.arguments))
 
     @property
     def temporary_bytes(self) -> int:
-        """Memory beside arguments and results."""
+        """Memory besides arguments and results."""
         memory: Any = self.compiled.memory_analysis()
         return memory.temp_size_in_bytes
 
 
 def forward(f: Callable[..., Any], *arguments: Any) -> Program:
-    """``f(*arguments)``, compiled."""
+    """Compiles ``f(*arguments)``."""
     return Program(jax.jit(f).lower(*arguments).compile(), arguments)
 
 
 def forward_and_backward(f: Callable[..., jax.Array], *arguments: Any) -> Program:
-    """The gradient of a weighted sum of ``f(*arguments)`` in all of them, compiled."""
+    """Compiles the gradient of a weighted sum of ``f(*arguments)`` in all arguments."""
     y = jax.eval_shape(f, *arguments)
     weights = jnp.ones(y.shape, y.dtype)
 
@@ -50,7 +50,7 @@ def forward_and_backward(f: Callable[..., jax.Array], *arguments: Any) -> Progra
 
 
 def functional(module: nnx.Module, f: Callable[..., Any]) -> tuple[Callable[..., Any], Any]:
-    """``f(module, ...)`` as a function of the module's parameters, and these."""
+    """Returns ``f(module, ...)`` as a function of the module's parameters, and the parameters."""
     graphdef, parameters, constants = nnx.split(module, nnx.Param, ...)
 
     def apply(parameters: Any, *arguments: Any) -> Any:
@@ -61,7 +61,7 @@ def functional(module: nnx.Module, f: Callable[..., Any]) -> tuple[Callable[...,
 
 @contextlib.contextmanager
 def compiling_afresh() -> Generator[None]:
-    """Nothing is read from a persistent compilation cache, nor written to it."""
+    """Turns the persistent compilation cache off."""
     enabled = jax.config.values["jax_enable_compilation_cache"]
     _enable_cache(False)
     try:
@@ -71,33 +71,37 @@ def compiling_afresh() -> Generator[None]:
 
 
 def interleaved_medians(
-    runs: Mapping[Name, Callable[[], None]], *, turns: int
+    runs: Mapping[Name, Callable[[], None]], *, rounds: int
 ) -> dict[Name, float]:
-    """Median seconds of each function.
+    """Returns the median seconds of each function.
 
-    They take turns after a first run, so that a slow spell hits all of them. What is short runs
-    several times a turn, for a tenth of a second, and what takes a second and more has half of the
-    turns. The others run once more before each: just after a neighbour had returned gigabytes to
-    the system, the kernel of S4 took 0.5 s instead of 0.2.
+    In each round the functions run one after another, so that a slow phase of the machine affects
+    all of them. A short function runs for a tenth of a second per round. A function of a second or
+    more runs in half of the rounds. Other functions run once more before each measurement, because
+    a run is slow after another function has returned gigabytes to the system.
     """
     times: dict[Name, list[float]] = {name: [] for name in runs}
-    first = {name: _seconds(run) for name, run in runs.items()}
-    for turn in range(turns):
+    first = {name: seconds_per_run(run) for name, run in runs.items()}
+    for number in range(rounds):
         for name, run in runs.items():
             if first[name] < LONG_S:
                 run()
-            elif turn >= max(1, turns // 2):
+            elif number >= max(1, rounds // 2):
                 continue
-            times[name] += [_seconds(run) for _ in range(max(1, round(TURN_S / first[name])))]
+            times[name] += [
+                seconds_per_run(run) for _ in range(max(1, round(ROUND_S / first[name])))
+            ]
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _enable_cache(value: bool) -> None:
     jax.config.update("jax_enable_compilation_cache", value)
-    compilation_cache.reset_cache()  # JAX looks once whether it is enabled
+    compilation_cache.reset_cache()  # JAX checks only once whether it is enabled
 
 
-def _seconds(run: Callable[[], None]) -> float:
+def seconds_per_run(run: Callable[[], None], n: int = 1) -> float:
+    """Returns the mean seconds of n runs in succession."""
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    for _ in range(n):
+        run()
+    return (time.perf_counter() - start) / n

@@ -1,4 +1,4 @@
-"""Train steps: those of the papers' models against published algorithms, and of all models."""
+"""Train steps: S5 compared with its published algorithm, the loop's overhead, and all models."""
 
 import contextlib
 import dataclasses
@@ -13,15 +13,13 @@ import jax
 
 from experiments.bench import published
 from experiments.bench.row import Row
-from experiments.bench.timing import compiling_afresh, interleaved_medians
-from experiments.build import Setup, prepare
+from experiments.bench.timing import compiling_afresh, interleaved_medians, seconds_per_run
 from experiments.config import Config
-from experiments.data import on_device, train_batches
-from experiments.loop import fit
-from experiments.mesh import make_mesh
-from experiments.models import MODELS, S5Options
-from experiments.plan import count_parameters
+from experiments.config.models import MODELS, S5Options
+from experiments.devices.mesh import make_mesh
 from experiments.recipes import get_recipe
+from experiments.training.loop import fit
+from experiments.training.setup import Setup, count_parameters, make_setup
 
 STEP_TARGET = 4
 MEMORY_TARGET = 2
@@ -30,18 +28,16 @@ HOST_LIMIT = 1.5
 
 
 class PublishedOptions(S5Options):
-    """S5's options, for the published algorithm."""
+    """Options of S5 by the published algorithm."""
 
     layer = published.S5
 
 
 class Step:
-    """A compiled train step; a call takes one step on always the same batch."""
+    """A compiled train step; every call takes a step on the same batch."""
 
     def __init__(self, setup: Setup) -> None:
-        config = setup.config
-        batches = train_batches(setup.task, seed=config.seed, batch_size=config.train.batch_size)
-        self.batch = next(on_device(batches, setup.mesh))
+        self.batch = next(setup.on_device("train"))
         self.leaves = setup.steps.initial
         start = time.perf_counter()
         self.compiled = setup.steps.train.lower(self.leaves, self.batch).compile()
@@ -54,23 +50,23 @@ class Step:
 
     @property
     def temporary_mb(self) -> float:
-        """Memory beside state and batch."""
+        """Memory besides state and batch."""
         memory: Any = self.compiled.memory_analysis()
         return memory.temp_size_in_bytes / 1e6
 
 
 def train_step_rows(config: Config) -> Iterator[Row]:
-    """The train step of an S5 against a port of the published algorithm, in the same model."""
+    """Compares the train step of an S5 with the published algorithm in the same model."""
     assert isinstance(config.model, S5Options)
     published_model = PublishedOptions(**vars(config.model))
     mesh = make_mesh("data=1", batch_size=config.train.batch_size)
     setups = {
-        name: prepare(dataclasses.replace(config, model=model), mesh)
+        name: make_setup(dataclasses.replace(config, model=model), mesh)
         for name, model in {"ours": config.model, "published": published_model}.items()
     }
     with compiling_afresh():
         steps = {name: Step(setup) for name, setup in setups.items()}
-    step_s = interleaved_medians(steps, turns=6)
+    step_s = interleaved_medians(steps, rounds=6)
     temporary_mb = {name: step.temporary_mb for name, step in steps.items()}
     compile_s = {name: step.compile_s for name, step in steps.items()}
     ratio = step_s["published"] / step_s["ours"]
@@ -81,36 +77,28 @@ def train_step_rows(config: Config) -> Iterator[Row]:
 
 
 def host_overhead_row(config: Config, *, steps: int) -> Row:
-    """Steps in the training loop, evaluations and checkpoints left out, against the bare step.
+    """Compares steps in the training loop with the bare step, measured before and after.
 
-    That is measured before and after.
+    Evaluations and checkpoints do not count.
     """
     batch_size, n = config.train.batch_size, steps // 8
-    train = dataclasses.replace(
-        config.train, steps=steps, log_every=n, eval_every=steps, checkpoint_every=steps
-    )
+    every = {"log_every": n, "eval_every": steps, "checkpoint_every": steps}
+    train = dataclasses.replace(config.train, steps=steps, **every)
     config = dataclasses.replace(config, train=train)
     mesh = make_mesh("data=1", batch_size=batch_size)
-    step = Step(prepare(config, mesh))
+    step = Step(make_setup(config, mesh))
     step()
-    before_s = _seconds_a_step(step, n)
+    before_s = seconds_per_run(step, n)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         samples_per_s = fit(config, folder, mesh=mesh)["samples_per_s"]
-    bare_s = statistics.mean([before_s, _seconds_a_step(step, n)])
+    bare_s = statistics.mean([before_s, seconds_per_run(step, n)])
     ms = {"loop": 1e3 * batch_size / samples_per_s, "bare": 1e3 * bare_s}
     return Row("host_overhead", HOST_LIMIT * ms["bare"] / ms["loop"], 1, {"ms a step": ms})
 
 
-def _seconds_a_step(step: Step, n: int) -> float:
-    start = time.perf_counter()
-    for _ in range(n):
-        step()
-    return (time.perf_counter() - start) / n
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelSpeed:
-    """The train step of a model."""
+    """Size and speed of a model's train step."""
 
     model: str
     parameters: int
@@ -126,28 +114,23 @@ class ModelSpeed:
 
 
 def model_speeds(*, d_model: int, n_layers: int, batch_size: int) -> Iterator[ModelSpeed]:
-    """All models on Pathfinder images, of one width and depth, with 64 states where they have any.
+    """Measures all models on Pathfinder images, with equal width and depth and 64 states.
 
-    Attention sees the whole sequence of 1,024 steps.
+    Attention covers the whole sequence of 1,024 steps.
     """
     mesh = make_mesh("data=1", batch_size=batch_size)
     steps, setups = {}, {}
     for name, options in MODELS.items():
-        shape: dict[str, Any] = {"d_model": d_model, "n_layers": n_layers}
-        if "d_state" in options.__dataclass_fields__:
-            shape["d_state"] = 64
-        config = get_recipe("pathfinder", name, "paper")
-        setups[name] = prepare(
-            dataclasses.replace(
-                config,
-                model=options(**shape),
-                train=dataclasses.replace(config.train, batch_size=batch_size),
-            ),
-            mesh,
+        states: dict[str, Any] = (
+            {"d_state": 64} if "d_state" in options.__dataclass_fields__ else {}
         )
+        model = options(d_model=d_model, n_layers=n_layers, **states)
+        config = get_recipe("pathfinder", name, "paper")
+        train = dataclasses.replace(config.train, batch_size=batch_size)
+        setups[name] = make_setup(dataclasses.replace(config, model=model, train=train), mesh)
         with compiling_afresh():
             steps[name] = Step(setups[name])
-    seconds = interleaved_medians(steps, turns=5)
+    seconds = interleaved_medians(steps, rounds=5)
     for name, step in steps.items():
         yield ModelSpeed(
             name,

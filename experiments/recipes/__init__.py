@@ -1,10 +1,10 @@
-"""Recipes: for each task, model and preset the configuration of a run."""
+"""The configuration of a run for each task, model and preset."""
 
 import dataclasses
 
 from experiments.config import Config, differences
-from experiments.errors import pick
-from experiments.models import MODELS
+from experiments.config.models import MODELS
+from experiments.errors import choose
 from experiments.recipes import (
     arrays,
     atomic,
@@ -34,38 +34,45 @@ FAMILIES = (
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe for family in FAMILIES for recipe in family.ROWS
 }
+FILES = {
+    recipe.config.task: f"{family.__name__.replace('.', '/')}.py"
+    for family in FAMILIES
+    for recipe in family.ROWS
+}
+"""The file that defines the recipes of a task."""
 for known in [recipe for recipe in RECIPES.values() if recipe.config.preset == "cpu"]:
     for derived in small(known):
         RECIPES.setdefault(derived.key, derived)
 
 
 def get_recipe(task: str, model: str, preset: str) -> Config:
-    """The configuration of a task, model and preset.
+    """Returns the configuration of a task, model and preset.
 
     Args:
         task: a name in ``experiments.tasks.TASKS``.
-        model: a name in ``experiments.models.MODELS``.
+        model: a name in ``experiments.config.models.MODELS``.
         preset: a name in ``PRESETS``.
 
     Returns:
         The configuration.
 
     Raises:
-        UsageError: if a name is unknown, or the three have no recipe; lists what there is.
+        UsageError: if a name is unknown, or there is no such recipe; the message lists the valid
+            names.
 
     Example:
         >>> get_recipe("pathx", "s5", "paper").model.d_state
         256
     """
-    pick("task", task, TASKS)
-    pick("model", model, MODELS)
-    pick("preset", preset, PRESETS)
+    choose("task", task, TASKS)
+    choose("model", model, MODELS)
+    choose("preset", preset, PRESETS)
     presets = {key[2]: row.config for key, row in RECIPES.items() if key[:2] == (task, model)}
-    return pick(f"preset of {model} for {task}:", preset, presets)
+    return choose(f"preset of {model} for {task}:", preset, presets)
 
 
 def describe_changes(config: Config) -> str:
-    """Where the recipe of a task and model comes from, and what a configuration changed in it."""
+    """Describes the source of a recipe, and what a configuration changes in it."""
     row = RECIPES[config.task, config.model.name, "paper"]
     same = dataclasses.replace(config, preset="paper", seed=row.config.seed)
     changed = differences(row.config, same)

@@ -1,12 +1,12 @@
-"""What a recipe is, and how unpublished ones are derived from the nearest published."""
+"""Recipes, and the derivation of unpublished recipes from the nearest published one."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from experiments.config import Config, TrainOptions
-from experiments.errors import UsageError
-from experiments.models import (
+from experiments.config import Config, OptimOptions, TrainOptions
+from experiments.config.models import (
     MODELS,
     AttentionOptions,
     DLROptions,
@@ -19,18 +19,20 @@ from experiments.models import (
     S5Options,
     SGConvOptions,
 )
-from experiments.tasks import DataOptions, get_task
+from experiments.data.sources import DataOptions
+from experiments.errors import UsageError
+from experiments.tasks import get_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A configuration, and what is known about it.
+    """A configuration, its source and its published results.
 
     Attributes:
-        config: all that decides the numbers of a run.
-        source: where its values come from, in a few words.
+        config: all options that affect the results of a run.
+        source: the origin of the values, in a few words.
         published: the published test value of the task's metric, a mean over seeds.
-        milestones: published validation values on the way, as (epoch, value).
+        milestones: published validation values during training, as (epoch, value).
     """
 
     config: Config
@@ -40,8 +42,39 @@ class Recipe:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Task, model and preset."""
+        """The task, model and preset."""
         return self.config.task, self.config.model.name, self.config.preset
+
+
+def paper(
+    task: str,
+    data: DataOptions,
+    model: ModelOptions,
+    optim: OptimOptions,
+    train: TrainOptions,
+    preset: str = "paper",
+    **known: Any,
+) -> Recipe:
+    """Builds a recipe, by default of the preset ``paper``; ``known`` are its other attributes."""
+    config = Config(task=task, preset=preset, data=data, model=model, optim=optim, train=train)
+    return Recipe(config=config, **known)
+
+
+cpu = functools.partial(paper, preset="cpu", source="this library's, tried on two cores")
+"""Builds a recipe of the preset ``cpu``."""
+
+
+def vary(recipe: Recipe, *, source: str, published: float | None = None, **changes: Any) -> Recipe:
+    """Returns a recipe that differs in some sections of its configuration."""
+    config = dataclasses.replace(recipe.config, **changes)
+    return Recipe(config=config, source=source, published=published)
+
+
+def train_by_epoch(epoch: int, steps: int, batch_size: int) -> TrainOptions:
+    """Builds training options with an evaluation and a checkpoint every ``epoch`` steps."""
+    return TrainOptions(
+        steps=steps, batch_size=batch_size, log_every=100, eval_every=epoch, checkpoint_every=epoch
+    )
 
 
 SHARED = {field.name for field in dataclasses.fields(ModelOptions)}
@@ -56,10 +89,11 @@ DONORS = {
     "attention": ("s4", "s4d", "s5", "dlr"),
     "gru": ("s4", "s4d", "s5", "dlr"),
 }
-"""Whose published settings a model takes on a task for which it has none, the nearest first."""
+"""The models whose published settings a model adopts on a task, the nearest first."""
 LOCAL_ATTENTION = 1024
-"""The window of the local attention in the DLR paper [steps]."""
+"""Window of the local attention in the DLR paper [steps]."""
 UNTUNED = "this library's, not tuned"
+MINIMAL_LRU = "defaults of minimal-LRU; the figure is from Orvieto et al. 2023"
 SMALL: dict[str, dict[str, Any]] = {
     "s5": {"d_state": 64, "n_blocks": 1},
     "s4": {"d_state": 32},
@@ -71,7 +105,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention": {"n_heads": 2, "window": 32},
     "gru": {"d_state": 32},
 }
-"""Options of models that train in minutes on two cores."""
+"""Options of small models for two CPU cores."""
+LRU: dict[str, Any] = {
+    "n_layers": 4,
+    "d_model": 256,
+    "d_state": 128,
+    "dropout": 0.1,
+    "activation": "full_glu",
+    "bidirectional": False,
+}
+"""The defaults of minimal-LRU, whose norms have a momentum of 0.99 in images and texts."""
 TINY: tuple[ModelOptions, ...] = (
     S5Options(n_layers=2, d_model=8, d_state=16, n_blocks=2, dropout=0.05),
     S4Options(n_layers=2, d_model=8, d_state=8),
@@ -83,18 +126,18 @@ TINY: tuple[ModelOptions, ...] = (
     AttentionOptions(n_layers=2, d_model=8, n_heads=4),
     GRUOptions(n_layers=2, d_model=8, d_state=8),
 )
-"""Models that train in seconds.
+"""Tiny models for the preset ``smoke``.
 
-DLR forgets in time: with the paper's ``dt_min`` one step of Adam turns the phases of its kernel at
-1,024 steps by a radian, and its losses are chaotic.
+DLR has a larger ``dt_min`` than in the paper. With the paper's value, one step of Adam rotates the
+phases of its kernel at 1,024 steps by a radian, and its losses are chaotic.
 """
 
 
 def complete(published: Sequence[Recipe]) -> tuple[Recipe, ...]:
-    """The published ``paper`` recipes of one task, and for each other model the nearest of them.
+    """Returns the published ``paper`` recipes of a task, and a derived one for each other model.
 
-    A derived recipe has the donor's data, stack and training, and the model's own defaults;
-    attention to long sequences is local.
+    A derived recipe has the data, stack and training of the nearest published recipe, and the
+    model's own defaults. Attention to long sequences is local.
     """
     known = {recipe.config.model.name: recipe for recipe in published}
     derived = []
@@ -102,50 +145,48 @@ def complete(published: Sequence[Recipe]) -> tuple[Recipe, ...]:
         donor = next((known[other] for other in DONORS[name] if other in known), published[0])
         local = name == "attention" and (known_length(donor.config) or 0) > LOCAL_ATTENTION
         changes = {"window": LOCAL_ATTENTION} if local else {}
-        derived.append(nearest(donor, MODELS[name], **changes))
+        derived.append(adapt(donor, MODELS[name], **changes))
     return (*published, *sorted(derived, key=lambda recipe: recipe.key))
 
 
 def known_length(config: Config) -> int | None:
-    """The longest sequence [steps]; None where only a file of the user's knows it."""
+    """Returns the longest sequence [steps], or None if it depends on a file of the user."""
     try:
         return get_task(config.task)(config.data).length
     except UsageError:
         return None
 
 
-def nearest(donor: Recipe, model: type[ModelOptions], **changes: Any) -> Recipe:
-    """Another model under the settings of a published recipe; ``changes`` are its own options."""
+def adapt(donor: Recipe, model: type[ModelOptions], **changes: Any) -> Recipe:
+    """Builds a recipe for another model; ``changes`` are options of that model."""
     config = donor.config
     stack = {name: getattr(config.model, name) for name in SHARED}
-    return Recipe(
-        config=dataclasses.replace(
-            config,
-            model=model(**{**stack, **changes}),
-            optim=dataclasses.replace(config.optim, opt_config="standard", dt_group="ssm"),
-        ),
+    return vary(
+        donor,
+        model=model(**{**stack, **changes}),
+        optim=dataclasses.replace(config.optim, opt_config="standard", dt_group="ssm"),
         source=f"not published; {config.model.name} on {config.task} is the nearest",
     )
 
 
 def small(recipe: Recipe) -> tuple[Recipe, ...]:
-    """A recipe for two cores, and the same of each other model, in the same stack."""
+    """Returns a recipe for two cores, and a recipe in the same stack for each other model."""
     others = SMALL.keys() - {recipe.config.model.name}
-    derived = (nearest(recipe, MODELS[name], **SMALL[name]) for name in sorted(others))
+    derived = (adapt(recipe, MODELS[name], **SMALL[name]) for name in sorted(others))
     return (recipe, *(dataclasses.replace(row, source=UNTUNED) for row in derived))
 
 
-def smoke(paper: Iterable[Recipe], data: DataOptions, **stack: Any) -> tuple[Recipe, ...]:
-    """For each model a tiny run that passes through every part of the system in seconds.
+def smoke(recipes: Iterable[Recipe], data: DataOptions, **stack: Any) -> tuple[Recipe, ...]:
+    """Builds for each model a tiny run that exercises every part of the system.
 
     Args:
-        paper: the ``paper`` recipes of one task.
+        recipes: the ``paper`` recipes of one task.
         data: few and short examples; the length must be a multiple of 4.
         **stack: options of every model, such as ``prenorm=False``.
     """
     tiny = {model.name: model for model in TINY}
-    recipes = []
-    for config in (recipe.config for recipe in paper):
+    found = []
+    for config in (recipe.config for recipe in recipes):
         causal = get_task(config.task).causal
         model = dataclasses.replace(
             tiny[config.model.name], bidirectional=not causal, final_norm=causal, **stack
@@ -157,5 +198,5 @@ def smoke(paper: Iterable[Recipe], data: DataOptions, **stack: Any) -> tuple[Rec
         )
         if isinstance(model, AttentionOptions) and (known_length(config) or 0) >= LOCAL_ATTENTION:
             config = dataclasses.replace(config, model=dataclasses.replace(model, window=128))
-        recipes.append(Recipe(config=config, source="this library's, to try things"))
-    return tuple(recipes)
+        found.append(Recipe(config=config, source="this library's, to try things"))
+    return tuple(found)

@@ -1,40 +1,41 @@
-"""Your own data: settings to begin with, which are this library's and not published.
+"""Your own data: this library's settings to start from, which are not published.
 
-Those of ``paper`` are S5's of Speech Commands, a little smaller; ``cpu`` is for minutes on two
-cores. Both see 10,000 and 1,000 batches however many examples the file has: ``--train.steps``,
-``--train.eval_every`` and ``--optim.warmup_steps`` fit them to it.
+The preset ``paper`` is S5's recipe for Speech Commands with a smaller model. The preset ``cpu`` is
+for two CPU cores. They train on 10,000 and 1,000 batches, whatever the number of examples: adjust
+``--train.steps``, ``--train.eval_every`` and ``--optim.warmup_steps`` to your file.
 """
 
 import dataclasses
 
-from experiments.config import Config, OptimOptions, TrainOptions
-from experiments.models import S5Options
-from experiments.recipes._recipe import Recipe, complete, smoke
-from experiments.tasks.arrays import ArraysOptions
+from experiments.config import OptimOptions, TrainOptions
+from experiments.config.models import S5Options
+from experiments.recipes._recipe import Recipe, complete, cpu, paper, smoke
+from experiments.tasks.arrays.options import ArraysOptions
 
 SOURCE = "this library's, to begin with"
 
-PAPER_S5 = Config(
-    task="arrays",
-    preset="paper",
-    data=ArraysOptions(),
-    model=S5Options(n_layers=4, d_model=128, d_state=128, n_blocks=8, dropout=0.1),
-    optim=OptimOptions(lr=0.004, ssm_lr=0.001, weight_decay=0.05, warmup_steps=1_000),
-    train=TrainOptions(steps=10_000, eval_every=500, checkpoint_every=500),
+
+def _all_models(recipe: Recipe) -> tuple[Recipe, ...]:
+    return tuple(dataclasses.replace(row, source=SOURCE) for row in complete([recipe]))
+
+
+PAPER = _all_models(
+    paper(
+        "arrays",
+        ArraysOptions(),
+        S5Options(n_layers=4, d_model=128, d_state=128, n_blocks=8, dropout=0.1),
+        OptimOptions(lr=0.004, ssm_lr=0.001, weight_decay=0.05, warmup_steps=1_000),
+        TrainOptions(steps=10_000, eval_every=500, checkpoint_every=500),
+        source=SOURCE,
+    )
 )
-CPU_S5 = dataclasses.replace(
-    PAPER_S5,
-    preset="cpu",
-    model=S5Options(n_layers=2, d_model=32, d_state=64, n_blocks=1, dropout=0.1),
-    optim=OptimOptions(lr=0.004, ssm_lr=0.001, weight_decay=0.05, warmup_steps=100),
-    train=TrainOptions(steps=1_000, log_every=50, eval_every=100, checkpoint_every=100),
+CPU = _all_models(
+    cpu(
+        "arrays",
+        ArraysOptions(),
+        S5Options(n_layers=2, d_model=32, d_state=64, n_blocks=1, dropout=0.1),
+        OptimOptions(lr=0.004, ssm_lr=0.001, weight_decay=0.05, warmup_steps=100),
+        TrainOptions(steps=1_000, log_every=50, eval_every=100, checkpoint_every=100),
+    )
 )
-
-
-def _all_models(config: Config) -> tuple[Recipe, ...]:
-    rows = complete([Recipe(config=config, source=SOURCE)])
-    return tuple(dataclasses.replace(row, source=SOURCE) for row in rows)
-
-
-PAPER = _all_models(PAPER_S5)
-ROWS = (*PAPER, *_all_models(CPU_S5), *smoke(PAPER, ArraysOptions()))
+ROWS = (*PAPER, *CPU, *smoke(PAPER, ArraysOptions()))

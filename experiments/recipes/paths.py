@@ -18,8 +18,7 @@ LRU       pathx       94.2 %              100         64        defaults of mini
 ========  ==========  ==================  ==========  ========  ==================================
 
 The other pairs are not published; they take the settings of the nearest, as does everything on
-Path-256. The published S5 runs used one GPU; their hours are not stated (S4's Path-X runs took 56
-minutes an epoch on an A100).
+Path-256.
 
 Quirks that the preset ``paper`` keeps. S5: the cosine is not shifted by the warm-up, so that the
 last epoch trains at rate zero (``s5_cosine``); norms and biases decay, too; running statistics have
@@ -27,34 +26,29 @@ momentum 0.9. S4: pixels from 0 to 1 (``centred=False``), where all others have 
 rate for all of a layer, C included (``slow_C``). SGConv: batches of 16 on each of four GPUs.
 HOPE: the published ``mirrored`` form; a rate that changes once an epoch and is zero in the first.
 
-Unknown: the pooling of SGConv on Path-X (S4's mean is taken), and how the published LRU differs
-from the defaults of minimal-LRU, whose layers read forward only (on Path-X it used a narrower ring,
-which is taken from the paper).
-Images are drawn afresh, so neither the official order of the data nor the official seeds have a
+Unknown: the pooling of SGConv on Path-X (here it is the mean, as in S4), and how the published LRU
+differs from the defaults of minimal-LRU, whose layers read forward only. On Path-X the published
+LRU has a narrower ring, which is taken from the paper.
+
+Images are drawn anew, so neither the official order of the data nor the official seeds have a
 meaning here.
 
 References:
-    Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
-    https://arxiv.org/abs/2208.04933.
-    Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-    https://arxiv.org/abs/2111.00396; Gu, Gupta, Goel and Ré, "On the Parameterization and
-    Initialization of Diagonal State Space Models", 2022, https://arxiv.org/abs/2206.11893.
-    Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?", 2022,
-    https://arxiv.org/abs/2210.09298.
-    Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
-    Models", 2024, https://arxiv.org/abs/2405.13975.
-    Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences", 2023,
-    https://arxiv.org/abs/2303.06349.
-    Tay et al., "Long Range Arena: A Benchmark for Efficient Transformers", 2021,
-    https://arxiv.org/abs/2011.04006.
+    Smith et al., "S5", 2023, https://arxiv.org/abs/2208.04933.
+    Gu et al., "S4", 2022, https://arxiv.org/abs/2111.00396.
+    Gu et al., "S4D", 2022, https://arxiv.org/abs/2206.11893.
+    Li et al., "SGConv", 2022, https://arxiv.org/abs/2210.09298.
+    Yu et al., "HOPE", 2024, https://arxiv.org/abs/2405.13975.
+    Orvieto et al., "LRU", 2023, https://arxiv.org/abs/2303.06349.
+    Tay et al., "Long Range Arena", 2021, https://arxiv.org/abs/2011.04006.
 """
 
 import dataclasses
 import math
 from typing import Any
 
-from experiments.config import Config, OptimOptions, TrainOptions
-from experiments.models import (
+from experiments.config import OptimOptions, TrainOptions
+from experiments.config.models import (
     HOPEOptions,
     LRUOptions,
     ModelOptions,
@@ -63,36 +57,43 @@ from experiments.models import (
     S5Options,
     SGConvOptions,
 )
-from experiments.recipes._recipe import Recipe, complete, smoke
-from experiments.tasks.pathfinder import PATHFINDER as SETTINGS
-from experiments.tasks.paths import PathsOptions
+from experiments.recipes._recipe import (
+    LRU,
+    MINIMAL_LRU,
+    Recipe,
+    complete,
+    cpu,
+    paper,
+    smoke,
+    train_by_epoch,
+    vary,
+)
+from experiments.tasks.pathfinder.options import PATHFINDER as SETTINGS
+from experiments.tasks.pathfinder.paths import PathsOptions
 
 
 def _data(setting: str, **changes: Any) -> PathsOptions:
     return PathsOptions(**{**dataclasses.asdict(SETTINGS[setting]), **changes})
 
 
-PATHFINDER_S5 = Config(
-    task="pathfinder",
-    preset="paper",
-    data=_data("path32"),
-    model=S5Options(
-        d_model=192, d_state=256, n_blocks=8, dropout=0.05, C_init="trunc_standard_normal"
-    ),
-    optim=OptimOptions(
+DATA = {"pathfinder": _data("path32"), "pathx": _data("path128")}
+S5_SOURCE = "Smith et al. 2023 and its code"
+PATHFINDER_S5 = paper(
+    "pathfinder",
+    DATA["pathfinder"],
+    S5Options(d_model=192, d_state=256, n_blocks=8, dropout=0.05, C_init="trunc_standard_normal"),
+    OptimOptions(
         lr=0.0045, ssm_lr=0.0009, weight_decay=0.03, schedule="s5_cosine", warmup_steps=2_500
     ),
-    train=TrainOptions(
-        steps=200 * 2_500, batch_size=64, log_every=100, eval_every=2_500, checkpoint_every=2_500
-    ),
+    train_by_epoch(2_500, 200 * 2_500, batch_size=64),
+    source=S5_SOURCE,
+    published=0.9533,
 )
-
-PATHX_S5 = Config(
-    task="pathx",
-    preset="paper",
-    data=_data("path128"),
-    model=S5Options(d_model=128, d_state=256, n_blocks=16, C_init="complex_normal", dt_min=1e-4),
-    optim=OptimOptions(
+PATHX_S5 = paper(
+    "pathx",
+    DATA["pathx"],
+    S5Options(d_model=128, d_state=256, n_blocks=16, C_init="complex_normal", dt_min=1e-4),
+    OptimOptions(
         lr=0.0018,
         ssm_lr=0.0006,
         weight_decay=0.06,
@@ -100,9 +101,9 @@ PATHX_S5 = Config(
         warmup_steps=5_000,
         opt_config="BandCdecay",
     ),
-    train=TrainOptions(
-        steps=75 * 5_000, batch_size=32, log_every=100, eval_every=5_000, checkpoint_every=1_000
-    ),
+    dataclasses.replace(train_by_epoch(5_000, 75 * 5_000, batch_size=32), checkpoint_every=1_000),
+    source=S5_SOURCE,
+    published=0.9858,
 )
 
 S4_STACK: dict[str, Any] = {"d_model": 256, "activation": "glu", "final_norm": True}
@@ -110,52 +111,40 @@ S4_STACK: dict[str, Any] = {"d_model": 256, "activation": "glu", "final_norm": T
 
 def _train(epochs: int, batch_size: int) -> TrainOptions:
     n = 160_000 // batch_size
-    return TrainOptions(
-        steps=epochs * n, batch_size=batch_size, log_every=100, eval_every=n, checkpoint_every=n
-    )
+    return train_by_epoch(n, epochs * n, batch_size)
 
 
 def _s4(task: str, model: ModelOptions, published: float) -> Recipe:
     pathx = task == "pathx"
-    return Recipe(
-        config=Config(
-            task=task,
-            preset="paper",
-            data=_data("path128" if pathx else "path32", centred=False),
-            model=model,
-            optim=OptimOptions(
-                lr=1e-3 if pathx else 4e-3,
-                ssm_lr=1e-3,
-                weight_decay=0.05,
-                warmup_steps=50_000,
-                opt_config="slow_C",
-                decay_all=False,
-            ),
-            train=_train(50, 16) if pathx else _train(200, 64),
-        ),
+    optim = OptimOptions(
+        lr=1e-3 if pathx else 4e-3,
+        ssm_lr=1e-3,
+        weight_decay=0.05,
+        warmup_steps=50_000,
+        opt_config="slow_C",
+        decay_all=False,
+    )
+    return paper(
+        task,
+        dataclasses.replace(DATA[task], centred=False),
+        model,
+        optim,
+        _train(50, 16) if pathx else _train(200, 64),
         source="S4's code, version 4" + ("" if model.name == "s4" else ", with S4D-LegS"),
         published=published,
         milestones=((10, 0.92),) if pathx else ((20, 0.9),),
     )
 
 
-def _sgconv(task: str, model: SGConvOptions, published: float) -> Recipe:
-    pathx = task == "pathx"
-    return Recipe(
-        config=Config(
-            task=task,
-            preset="paper",
-            data=_data("path128" if pathx else "path32"),
-            model=model,
-            optim=OptimOptions(
-                lr=4e-3,
-                ssm_lr=1e-3,
-                weight_decay=0.03,
-                warmup_steps=10_000 if pathx else 2_500,
-                decay_all=False,
-            ),
-            train=_train(50, 64) if pathx else _train(200, 64),
+def _sgconv(task: str, published: float, epochs: int, warmup_steps: int, **model: Any) -> Recipe:
+    return paper(
+        task,
+        DATA[task],
+        SGConvOptions(**model, **S4_STACK),
+        OptimOptions(
+            lr=4e-3, ssm_lr=1e-3, weight_decay=0.03, warmup_steps=warmup_steps, decay_all=False
         ),
+        _train(epochs, 64),
         source="SGConv's code, branch preview",
         published=published,
     )
@@ -165,119 +154,90 @@ def _hope(task: str, published: float, *, epochs: int, **optim: Any) -> Recipe:
     pathx = task == "pathx"
     train = _train(epochs, 16 if pathx else 8)
     dt_min, dt_max = (1e-3, 1.0) if pathx else (1e-4, 0.1)
-    return Recipe(
-        config=Config(
-            task=task,
-            preset="paper",
-            data=_data("path128" if pathx else "path32"),
-            model=HOPEOptions(form="mirrored", activation="glu", dt_min=dt_min, dt_max=dt_max),
-            optim=OptimOptions(
-                lr=1e-3, ssm_lr=5e-4, warmup_steps=20 * train.eval_every, by_epoch=True, **optim
-            ),
-            train=train,
+    return paper(
+        task,
+        DATA[task],
+        HOPEOptions(form="mirrored", activation="glu", dt_min=dt_min, dt_max=dt_max),
+        OptimOptions(
+            lr=1e-3, ssm_lr=5e-4, warmup_steps=20 * train.eval_every, by_epoch=True, **optim
         ),
+        train,
         source="HOPE's scripts",
         published=published,
     )
 
 
 def _lru(task: str, published: float, **ring: Any) -> Recipe:
-    return Recipe(
-        config=Config(
-            task=task,
-            preset="paper",
-            data=_data("path128" if task == "pathx" else "path32"),
-            model=LRUOptions(
-                n_layers=4,
-                d_model=256,
-                d_state=128,
-                dropout=0.1,
-                activation="full_glu",
-                norm_momentum=0.99,
-                bidirectional=False,
-                **ring,
-            ),
-            optim=OptimOptions(lr=1e-3, ssm_lr=5e-4, weight_decay=0.05),
-            train=_train(100, 64),
-        ),
-        source="defaults of minimal-LRU; the figure is that of Orvieto et al. 2023",
-        published=published,
-    )
+    model = LRUOptions(norm_momentum=0.99, **LRU, **ring)
+    optim = OptimOptions(lr=1e-3, ssm_lr=5e-4, weight_decay=0.05)
+    train = _train(100, 64)
+    return paper(task, DATA[task], model, optim, train, source=MINIMAL_LRU, published=published)
 
 
-def _cpu(task: str, paper: Config) -> Config:
-    """What two cores learn in ten minutes: short contours on small images, no distractors.
+def _cpu(task: str) -> Recipe:
+    """Builds a recipe with short contours on small images without distractors, for two cores.
 
-    Tried on two cores, four layers of width 32, batches of 32: validation accuracy after so many
-    steps.
+    These runs, with four layers of width 32 and batches of 32, decided the settings:
 
-    ==========================================================  ========  ========
-    setting                                                     steps     accuracy
-    ==========================================================  ========  ========
-    contours of 3 dashes, 1 HiPPO block, ssm_lr 1e-3            500       89 %
-    contours of 4 dashes, 1 HiPPO block, ssm_lr 1e-3            700       86 %
-    contours of 4 dashes, 1 HiPPO block, ssm_lr 3e-3            500       81 %
-    contours of 4 dashes, 4 HiPPO blocks of 8, d_state 32       100       55 %
-    ==========================================================  ========  ========
+    ==================================================  =====  ===================
+    setting                                             steps  validation accuracy
+    ==================================================  =====  ===================
+    contours of 3 dashes, 1 HiPPO block, ssm_lr 1e-3    500    89 %
+    contours of 4 dashes, 1 HiPPO block, ssm_lr 1e-3    700    86 %
+    contours of 4 dashes, 1 HiPPO block, ssm_lr 3e-3    500    81 %
+    contours of 4 dashes, 4 HiPPO blocks, d_state 32    100    55 %
+    ==================================================  =====  ===================
 
-    One HiPPO block of 64 states, rather than several small ones, matters most: it holds the high
-    frequencies that see single pixels and rows.
+    One HiPPO block of 64 states, rather than several small blocks, matters most: it has the high
+    frequencies that resolve single pixels and rows.
     """
-    return dataclasses.replace(
-        paper,
-        task=task,
-        preset="cpu",
-        data=_data("path32", n_paddles=4, n_distractors=0, n_validation=1_000, n_test=2_000),
-        model=S5Options(
-            n_layers=4, d_model=32, d_state=64, n_blocks=1, C_init="trunc_standard_normal"
-        ),
-        optim=OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.03, warmup_steps=80),
-        train=TrainOptions(
-            steps=850, batch_size=32, log_every=10, eval_every=170, checkpoint_every=85
-        ),
+    return cpu(
+        task,
+        _data("path32", n_paddles=4, n_distractors=0, n_validation=1_000, n_test=2_000),
+        S5Options(n_layers=4, d_model=32, d_state=64, n_blocks=1, C_init="trunc_standard_normal"),
+        OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.03, warmup_steps=80),
+        TrainOptions(steps=850, batch_size=32, log_every=10, eval_every=170, checkpoint_every=85),
     )
 
 
-S5_SOURCE = "Smith et al. 2023 and its code"
+PATHFINDER_SGCONV: dict[str, Any] = {
+    "kernel_dim": 32,
+    "dropout": 0.2,
+    "tie_dropout": "residual",
+    "pooling": "last",
+}
+PATHX_SGCONV: dict[str, Any] = {
+    "kernel_dim": 64,
+    "init_scale": 1,
+    "init": "cosine",
+    "decay_min": 1,
+    "decay_max": 3,
+}
 PATHFINDER = complete(
     [
-        Recipe(config=PATHFINDER_S5, source=S5_SOURCE, published=0.9533),
+        PATHFINDER_S5,
         _s4("pathfinder", S4Options(**S4_STACK), 0.9420),
         _s4("pathfinder", S4DOptions(**S4_STACK), 0.9306),
-        _sgconv(
-            "pathfinder",
-            SGConvOptions(
-                kernel_dim=32, dropout=0.2, tie_dropout="residual", pooling="last", **S4_STACK
-            ),
-            0.9546,
-        ),
+        _sgconv("pathfinder", 0.9546, epochs=200, warmup_steps=2_500, **PATHFINDER_SGCONV),
         _hope("pathfinder", 0.9573, epochs=250, weight_decay=0.01, dt_group="no_decay"),
         _lru("pathfinder", 0.951, r_min=0.0, r_max=1.0),
     ]
 )
 PATHX = complete(
     [
-        Recipe(config=PATHX_S5, source=S5_SOURCE, published=0.9858),
+        PATHX_S5,
         _s4("pathx", S4Options(dt_min=1e-4, **S4_STACK), 0.9635),
         _s4("pathx", S4DOptions(dt_min=1e-4, **S4_STACK), 0.9195),
-        _sgconv(
-            "pathx",
-            SGConvOptions(
-                kernel_dim=64, init_scale=1, init="cosine", decay_min=1, decay_max=3, **S4_STACK
-            ),
-            0.9783,
-        ),
+        _sgconv("pathx", 0.9783, epochs=50, warmup_steps=10_000, **PATHX_SGCONV),
         _hope("pathx", 0.9845, epochs=50, weight_decay=0.03, dt_group="frozen"),
         _lru("pathx", 0.942, r_min=0.999, r_max=0.9999, max_phase=math.pi / 50),
     ]
 )
 PATH256 = tuple(
-    Recipe(
-        config=dataclasses.replace(
-            recipe.config,
-            task="path256",
-            data=dataclasses.replace(recipe.config.data, **dataclasses.asdict(SETTINGS["path256"])),
-        ),
+    vary(
+        recipe,
+        task="path256",
+        data=dataclasses.replace(recipe.config.data, **dataclasses.asdict(SETTINGS["path256"])),
         source=f"not published; as on pathx: {recipe.source}",
     )
     for recipe in PATHX
@@ -285,13 +245,6 @@ PATH256 = tuple(
 PAPER = (*PATHFINDER, *PATHX, *PATH256)
 ROWS = (
     *PAPER,
-    *(
-        Recipe(config=_cpu(task, config), source="this library's, tried on two cores")
-        for task, config in (
-            ("pathfinder", PATHFINDER_S5),
-            ("pathx", PATHX_S5),
-            ("path256", PATHX_S5),
-        )
-    ),
+    *map(_cpu, ("pathfinder", "pathx", "path256")),
     *smoke(PAPER, _data("path32", n_train=1_024, n_validation=60, n_test=60)),
 )

@@ -17,47 +17,40 @@ HOPE    retrieval  91.80 %             21      32     its code
 LRU     retrieval  89.9 %              100     64     minimal-LRU; Orvieto et al. 2023
 ======  =========  ==================  ======  =====  =============================================
 
-The other pairs are not published; they take the settings of the nearest. S4's documentation has
-80 % validation accuracy after 10 epochs as a milestone of both tasks, and 17 (text, on a T4) and 23
-minutes an epoch. Its cosine, and SGConv's, are made for 50,000 steps, slightly more than the runs
-have.
+The other pairs are not published; they take the settings of the nearest. S4's documentation gives
+80 % validation accuracy after 10 epochs as a milestone of both tasks. The cosines of S4 and SGConv
+are made for 50,000 steps, slightly more than the runs have.
 
-Quirks that the preset ``paper`` keeps. All: IMDB's test reviews serve for validation, too
-(``data.held_out``), so the published accuracies are those of the epoch that is best on the test
-set; a run says so. S4: step sizes learn at the global rate, without decay. S5: no warm-up for the
-reviews; step sizes decay and learn like other weights; norms and biases decay, too; tokens enter as
-one-hot vectors; only the pooling knows about padding (``mask_padding=False``), so the backward
-direction reads it first. SGConv: batches of 32 on each of two GPUs for the papers.
+Quirks that the preset ``paper`` keeps. All models: IMDB's test reviews are also the validation set
+(``data.held_out``), so a published accuracy is the accuracy at the epoch that is best on the test
+set; a run prints that. S4: step sizes learn at the global rate, without decay. S5: no warm-up for
+the reviews; step sizes decay and learn like other weights; norms and biases decay, too; tokens
+enter as one-hot vectors; only the pooling knows about padding (``mask_padding=False``), so the
+backward direction reads it first. SGConv: batches of 32 on each of two GPUs for the papers.
 
-What could not be kept. HOPE's ``mirrored`` form depends on the length of a sequence and so refuses
-to leave padding out; its layers see it, where the published ones see zeros, up to the end of the
-longest sequence in a batch. HOPE's released code leaves the Markov parameters untrained in both
-tasks, by mistake; here they learn, and ``--optim.opt_config=frozen_h`` repeats the mistake.
+What is not kept. HOPE's ``mirrored`` form depends on the length of a sequence, and therefore
+refuses to mask padding. Its layers see the padding, where the published layers see zeros up to the
+end of the longest sequence in a batch. HOPE's released code leaves the Markov parameters untrained
+in both tasks, by mistake. Here they learn, and ``--optim.opt_config=frozen_h`` repeats the mistake.
 
 Unknown: how the published LRU differs from the defaults of minimal-LRU.
 
 References:
-    Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-    https://arxiv.org/abs/2111.00396; Gu, Gupta, Goel and Ré, "On the Parameterization and
-    Initialization of Diagonal State Space Models", 2022, https://arxiv.org/abs/2206.11893.
-    Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling", 2023,
-    https://arxiv.org/abs/2208.04933.
-    Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?", 2022,
-    https://arxiv.org/abs/2210.09298.
-    Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
-    Models", 2024, https://arxiv.org/abs/2405.13975.
-    Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences", 2023,
-    https://arxiv.org/abs/2303.06349; Zucchet et al., "minimal-LRU", 2023,
-    https://github.com/NicolasZucchet/minimal-LRU.
-    Tay et al., "Long Range Arena: A Benchmark for Efficient Transformers", 2021,
-    https://arxiv.org/abs/2011.04006.
+    Gu et al., "S4", 2022, https://arxiv.org/abs/2111.00396.
+    Gu et al., "S4D", 2022, https://arxiv.org/abs/2206.11893.
+    Smith et al., "S5", 2023, https://arxiv.org/abs/2208.04933.
+    Li et al., "SGConv", 2022, https://arxiv.org/abs/2210.09298.
+    Yu et al., "HOPE", 2024, https://arxiv.org/abs/2405.13975.
+    Orvieto et al., "LRU", 2023, https://arxiv.org/abs/2303.06349.
+    Zucchet et al., "minimal-LRU", 2023, https://github.com/NicolasZucchet/minimal-LRU.
+    Tay et al., "Long Range Arena", 2021, https://arxiv.org/abs/2011.04006.
 """
 
 import dataclasses
 from typing import Any
 
-from experiments.config import Config, OptimOptions, TrainOptions
-from experiments.models import (
+from experiments.config import OptimOptions, TrainOptions
+from experiments.config.models import (
     HOPEOptions,
     ModelOptions,
     S4DOptions,
@@ -65,13 +58,22 @@ from experiments.models import (
     S5Options,
     SGConvOptions,
 )
+from experiments.data.sources import DataOptions
 from experiments.recipes import pixels
-from experiments.recipes._recipe import Recipe, complete, smoke
-from experiments.tasks import DataOptions
+from experiments.recipes._recipe import (
+    MINIMAL_LRU,
+    Recipe,
+    complete,
+    cpu,
+    paper,
+    smoke,
+    train_by_epoch,
+)
 from experiments.tasks.text import PapersOptions, ReviewsOptions
 
 DATA: dict[str, DataOptions] = {"text": ReviewsOptions(), "retrieval": PapersOptions()}
 S4_STACK: dict[str, Any] = {"d_model": 256, "activation": "glu", "final_norm": True}
+S4_LAYER: dict[str, Any] = {"d_state": 4, "n_ssm": 1, "dt_transform": "softplus", **S4_STACK}
 S5_STACK: dict[str, Any] = {
     "norm_momentum": 0.95,
     "token_encoder": "one_hot",
@@ -81,79 +83,81 @@ LONG: dict[str, dict[str, int]] = {
     "text": {"steps": 32 * 1_562, "batch_size": 16},
     "retrieval": {"steps": 20 * 2_298, "batch_size": 64},
 }
-"""How long S4 and SGConv are trained."""
-S5_SOURCE = "Smith et al. 2023 and its code"
+"""The length of the training of S4 and SGConv."""
 
 
-def _config(
-    task: str, model: ModelOptions, optim: OptimOptions, *, steps: int, batch_size: int
-) -> Config:
-    n = DATA[task].n_train // batch_size
-    train = TrainOptions(
-        steps=steps, batch_size=batch_size, log_every=100, eval_every=n, checkpoint_every=n
-    )
-    return Config(task=task, preset="paper", data=DATA[task], model=model, optim=optim, train=train)
+def _paper(
+    task: str,
+    model: ModelOptions,
+    optim: OptimOptions,
+    *,
+    steps: int,
+    batch_size: int,
+    **known: Any,
+) -> Recipe:
+    train = train_by_epoch(DATA[task].n_train // batch_size, steps, batch_size)
+    return paper(task, DATA[task], model, optim, train, **known)
 
 
-def _s4(task: str, model: ModelOptions, published: float) -> Recipe:
-    optim = OptimOptions(
-        lr=0.01,
-        ssm_lr=1e-3,
-        weight_decay=0.05,
-        warmup_steps=5_000,
-        period_steps=50_000,
-        dt_group="no_decay",
-        decay_all=False,
-    )
-    return Recipe(
-        config=_config(task, model, optim, **LONG[task]),
-        source="S4's code, version 4" + ("" if model.name == "s4" else ", with S4D-LegS"),
-        published=published,
-        milestones=((10, 0.8),),
-    )
-
-
-def _sgconv(task: str, kernel_dim: int, warmup_steps: int, published: float) -> Recipe:
-    model = SGConvOptions(kernel_dim=kernel_dim, **S4_STACK)
-    optim = OptimOptions(
+def _optim(warmup_steps: int, **changes: Any) -> OptimOptions:
+    """Builds the options of S4 and SGConv."""
+    return OptimOptions(
         lr=0.01,
         ssm_lr=1e-3,
         weight_decay=0.05,
         warmup_steps=warmup_steps,
         period_steps=50_000,
         decay_all=False,
+        **changes,
     )
-    return Recipe(
-        config=_config(task, model, optim, **LONG[task]),
-        source="SGConv's code, branch preview",
+
+
+def _s4(task: str, model: ModelOptions, published: float) -> Recipe:
+    return _paper(
+        task,
+        model,
+        _optim(5_000, dt_group="no_decay"),
+        source="S4's code, version 4" + ("" if model.name == "s4" else ", with S4D-LegS"),
         published=published,
+        milestones=((10, 0.8),),
+        **LONG[task],
     )
+
+
+def _sgconv(task: str, kernel_dim: int, warmup_steps: int, published: float) -> Recipe:
+    model = SGConvOptions(kernel_dim=kernel_dim, **S4_STACK)
+    source = "SGConv's code, branch preview"
+    optim = _optim(warmup_steps)
+    return _paper(task, model, optim, source=source, published=published, **LONG[task])
 
 
 def _hope(task: str, d_model: int, steps: int, published: float, **optim: Any) -> Recipe:
-    model = HOPEOptions(
-        d_model=d_model, d_state=64, form="mirrored", activation="glu", mask_padding=False
-    )
-    options = OptimOptions(warmup_steps=5_000, decay_all=False, **optim)
-    batch_size = 16 if task == "text" else 32
-    return Recipe(
-        config=_config(task, model, options, steps=steps, batch_size=batch_size),
+    return _paper(
+        task,
+        HOPEOptions(
+            d_model=d_model, d_state=64, form="mirrored", activation="glu", mask_padding=False
+        ),
+        OptimOptions(warmup_steps=5_000, decay_all=False, **optim),
+        steps=steps,
+        batch_size=16 if task == "text" else 32,
         source="HOPE's code, with trained Markov parameters",
         published=published,
     )
 
 
 def _lru(task: str, epochs: int, published: float) -> Recipe:
-    model = dataclasses.replace(pixels.LRU, token_encoder="one_hot", mask_padding=False)
-    steps = epochs * (DATA[task].n_train // 64)
-    return Recipe(
-        config=_config(task, model, pixels.LRU_OPTIM, steps=steps, batch_size=64),
-        source="defaults of minimal-LRU; the figure is that of Orvieto et al. 2023",
+    return _paper(
+        task,
+        dataclasses.replace(pixels.LRU_MODEL, token_encoder="one_hot", mask_padding=False),
+        pixels.LRU_OPTIM,
+        steps=epochs * (DATA[task].n_train // 64),
+        batch_size=64,
+        source=MINIMAL_LRU,
         published=published,
     )
 
 
-TEXT_S5 = _config(
+TEXT_S5 = _paper(
     "text",
     S5Options(
         d_model=256,
@@ -167,8 +171,10 @@ TEXT_S5 = _config(
     OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.07, schedule="s5_cosine", dt_group="regular"),
     steps=35 * 500,
     batch_size=50,
+    source="Smith et al. 2023 and its code",
+    published=0.8931,
 )
-RETRIEVAL_S5 = _config(
+RETRIEVAL_S5 = _paper(
     "retrieval",
     S5Options(C_init="trunc_standard_normal", **S5_STACK),
     OptimOptions(
@@ -181,14 +187,14 @@ RETRIEVAL_S5 = _config(
     ),
     steps=20 * 4_596,
     batch_size=32,
+    source="Smith et al. 2023 and its code",
+    published=0.9140,
 )
-S4_LAYER: dict[str, Any] = {"d_state": 4, "n_ssm": 1, "dt_transform": "softplus"}
-
 TEXT = complete(
     [
-        Recipe(config=TEXT_S5, source=S5_SOURCE, published=0.8931),
-        _s4("text", S4Options(**S4_LAYER, **S4_STACK), 0.8682),
-        _s4("text", S4DOptions(**S4_LAYER, **S4_STACK), 0.8618),
+        TEXT_S5,
+        _s4("text", S4Options(**S4_LAYER), 0.8682),
+        _s4("text", S4DOptions(**S4_LAYER), 0.8618),
         _sgconv("text", kernel_dim=2, warmup_steps=1_000, published=0.8920),
         _hope("text", 256, 50_000, 0.8983, lr=0.01, ssm_lr=1e-3, weight_decay=0.05),
         _lru("text", epochs=35, published=0.894),
@@ -196,36 +202,28 @@ TEXT = complete(
 )
 RETRIEVAL = complete(
     [
-        Recipe(config=RETRIEVAL_S5, source=S5_SOURCE, published=0.9140),
-        _s4("retrieval", S4Options(**S4_LAYER, **S4_STACK), 0.9090),
-        _s4("retrieval", S4DOptions(**S4_LAYER, **S4_STACK), 0.8946),
+        RETRIEVAL_S5,
+        _s4("retrieval", S4Options(**S4_LAYER), 0.9090),
+        _s4("retrieval", S4DOptions(**S4_LAYER), 0.8946),
         _sgconv("retrieval", kernel_dim=1, warmup_steps=2_500, published=0.9111),
         _hope("retrieval", 128, 100_000, 0.9180, lr=8e-3, ssm_lr=4e-3, weight_decay=0.03),
         _lru("retrieval", epochs=100, published=0.899),
     ]
 )
-
-FEW: dict[str, int] = {"n_train": 64, "n_validation": 16, "n_test": 16, "l_max": 256}
-CPU = Config(
-    task="text",
-    preset="cpu",
-    data=ReviewsOptions(
+CPU = cpu(
+    "text",
+    ReviewsOptions(
         n_train=20_000, n_validation=500, n_test=2_500, l_max=1024, held_out="train_only"
     ),
-    model=S5Options(
-        n_layers=2, d_model=32, d_state=32, n_blocks=1, dropout=0.1, C_init="lecun_normal"
-    ),
-    optim=OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.05, warmup_steps=100),
-    train=TrainOptions(
-        steps=2_500, batch_size=32, log_every=10, eval_every=500, checkpoint_every=250
-    ),
+    S5Options(n_layers=2, d_model=32, d_state=32, n_blocks=1, dropout=0.1, C_init="lecun_normal"),
+    OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.05, warmup_steps=100),
+    TrainOptions(steps=2_500, batch_size=32, log_every=10, eval_every=500, checkpoint_every=250),
 )
-"""Ten minutes on two cores, and without IMDB's test reviews."""
+"""A recipe that does not need IMDB's test reviews."""
 
+FEW: dict[str, int] = {"n_train": 64, "n_validation": 16, "n_test": 16, "l_max": 256}
 ROWS = (
-    *TEXT,
-    *RETRIEVAL,
-    Recipe(config=CPU, source="this library's, tried on two cores"),
+    *(*TEXT, *RETRIEVAL, CPU),
     *smoke(TEXT, ReviewsOptions(held_out="train_only", **FEW)),
     *smoke(RETRIEVAL, PapersOptions(**FEW)),
 )

@@ -1,25 +1,19 @@
 """The tasks by name."""
 
-from experiments.errors import pick
-from experiments.tasks._task import DATA_DIR as DATA_DIR
-from experiments.tasks._task import HERE as HERE
-from experiments.tasks._task import ArraySource as ArraySource
-from experiments.tasks._task import Batch as Batch
-from experiments.tasks._task import DataOptions as DataOptions
-from experiments.tasks._task import Files as Files
+from experiments.errors import choose
 from experiments.tasks._task import Head as Head
-from experiments.tasks._task import Source as Source
-from experiments.tasks._task import Split as Split
 from experiments.tasks._task import Task as Task
 from experiments.tasks._task import decimate as decimate
-from experiments.tasks.arrays import Arrays
-from experiments.tasks.atomic import ATOMIC
-from experiments.tasks.density import DigitsDensity
-from experiments.tasks.language import Chars
-from experiments.tasks.language import LanguageTask as LanguageTask
-from experiments.tasks.listops import ListOps, ListOpsSubTrees
-from experiments.tasks.paths import Paths
-from experiments.tasks.pendulum import Pendulum
+from experiments.tasks.arrays.task import Arrays
+from experiments.tasks.atomic.task import ATOMIC
+from experiments.tasks.language.chars import Chars
+from experiments.tasks.language.density import DigitsDensity
+from experiments.tasks.language.task import LanguageTask as LanguageTask
+from experiments.tasks.language.wikitext import WikiText103
+from experiments.tasks.listops.task import ListOps, ListOpsSubTrees
+from experiments.tasks.pathfinder.paths import Paths
+from experiments.tasks.pathfinder.segmentation import Segmentation
+from experiments.tasks.pendulum.task import Pendulum
 from experiments.tasks.pixels import (
     ColourCifar,
     Digits,
@@ -28,10 +22,8 @@ from experiments.tasks.pixels import (
     NoisyCifar,
     PermutedMnist,
 )
-from experiments.tasks.segmentation import Segmentation
-from experiments.tasks.speech import Speech
+from experiments.tasks.speech.task import Speech
 from experiments.tasks.text import Papers, Reviews
-from experiments.tasks.wikitext import WikiText103
 
 TASKS: dict[str, type[Task]] = {
     "listops": ListOps,
@@ -62,9 +54,9 @@ TASKS: dict[str, type[Task]] = {
 
 
 def get_task(name: str) -> type[Task]:
-    """The class of a task.
+    """Returns the class of a task.
 
     Raises:
-        UsageError: if there is no such task; lists the valid names and the nearest.
+        UsageError: if there is no such task; the message lists the valid names.
     """
-    return pick("task", name, TASKS)
+    return choose("task", name, TASKS)

@@ -1,13 +1,10 @@
-"""What the training system needs to know of a task."""
+"""The interface between tasks and the training system."""
 
 import abc
-import dataclasses
 import functools
-import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,177 +12,63 @@ import numpy as np
 import optax
 
 import s5jax
-from experiments.errors import check_positive, pick
-from experiments.files import user_path
-from experiments.tasks._readers import read_npz
+from experiments.data.readers import read_npz
+from experiments.data.sources import DEFAULT_PATHS, Batch, DataOptions, Files, Source, Split, digest
 
-Split = Literal["train", "validation", "test"]
 Head = Literal["classify", "match", "label", "language", "image_regression"]
-Batch = Mapping[str, Any]
-DATA_DIR = Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """Where data sets lie on this machine; no number of a run depends on it.
-
-    Attributes:
-        data_dir: folder of the data sets.
-        download: whether what is missing may be fetched from its publisher.
-    """
-
-    data_dir: Path = DATA_DIR
-    download: bool = False
-
-    def __post_init__(self) -> None:
-        if self.data_dir != DATA_DIR:
-            object.__setattr__(self, "data_dir", user_path(self.data_dir))
-
-
-HERE = Files()
-
-
-class Source(abc.ABC):
-    """Random access to the examples of one split; safe to read from many threads.
-
-    Names of columns are singular: ``image``, ``label``. Every batch also gets the columns ``index``
-    and ``epoch``, int32, from the input pipeline.
-    """
-
-    ordered: ClassVar[bool] = False
-    """Whether training takes the examples in their own order, not in a new one each epoch."""
-    in_memory: ClassVar[bool] = False
-    """Whether they lie in memory, the same in each epoch, so that a device may hold them all."""
-
-    @abc.abstractmethod
-    def __len__(self) -> int:
-        """The number of examples."""
-
-    @abc.abstractmethod
-    def __getitem__(self, index: int, /) -> Mapping[str, np.ndarray | np.generic]:
-        """One example."""
-
-    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
-        """Several examples, stacked along a new first axis.
-
-        Args:
-            indices: which examples, integers of shape ``(B,)``.
-            epoch: how often the run has gone through the split; for sources that draw anew.
-        """
-        del epoch
-        examples = [self[i] for i in indices.tolist()]
-        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-
-
-class BatchSource(Source):
-    """A source that defines batches; one example is a batch of one."""
-
-    def __getitem__(self, index: int, /) -> Mapping[str, np.ndarray | np.generic]:
-        return {name: column[0] for name, column in self.batch(np.array([index]), epoch=0).items()}
-
-    @abc.abstractmethod
-    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
-        """Several examples."""
-
-
-class ArraySource(BatchSource):
-    """Examples that are rows of arrays in memory.
-
-    Args:
-        **columns: arrays with one row an example.
-
-    Example:
-        >>> source = ArraySource(x=np.arange(6).reshape(3, 2), label=np.arange(3))
-        >>> source.batch(np.array([2, 0]), epoch=0)["x"].tolist()
-        [[4, 5], [0, 1]]
-    """
-
-    in_memory = True
-
-    def __init__(self, **columns: np.ndarray) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
-        """Rows of the arrays."""
-        del epoch
-        return {name: column[indices] for name, column in self.columns.items()}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Data: what every task has."""
-
-    n_train: int
-    """Training examples."""
-    n_validation: int
-    """Validation examples, by which the best checkpoint is chosen."""
-    n_test: int
-    """Test examples, used once, at the end."""
-
-    def __post_init__(self) -> None:
-        sizes = {f"n_{split}": self.n_examples(split) for split in get_args(Split)}
-        check_positive(self, **sizes)
-
-    def n_examples(self, split: Split) -> int:
-        """The number of examples of a split."""
-        sizes = {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}
-        return pick("split", split, sizes)
 
 
 class Task(abc.ABC):
-    """Where data come from, how a batch enters the model, and what is measured.
+    """The data of a task, the inputs of the model, and the measures.
 
     ``source`` runs on the host, in the threads of the input pipeline; ``expand``, ``inputs`` and
     ``measure`` run on the device, inside the jitted step; ``report`` runs on the host again.
 
     Args:
-        options: options of the class ``options_type``.
-        files: where data sets lie.
+        options: an instance of ``options_type``.
+        files: the folder of data sets.
     """
 
     options_type: ClassVar[type[DataOptions]]
     head: Head = "classify"
-    """What the model puts out: one vector a sequence, one of two sequences, one a step, the logits
-    of the next token, or mean and variance of a step that is an image."""
+    """The output of the model: one vector per sequence, one per pair of sequences, one per step,
+    the logits of the next token, or the mean and variance at each image."""
     encoder: Literal["linear", "tokens"] = "linear"
-    """Whether input steps are vectors or integers."""
+    """The kind of input steps: vectors or integers."""
     causal: ClassVar[bool] = False
     """Whether outputs must not depend on later inputs."""
     measures: tuple[str, ...] = ("loss", "accuracy")
-    """The names of what is reported."""
+    """The names of the reported measures."""
     metric: str = "accuracy"
-    """The measure by which the best checkpoint is chosen."""
+    """The measure that selects the best checkpoint."""
     larger_is_better: bool = True
-    """Of the metric."""
+    """Whether a larger metric is better."""
 
     d_input: int
-    """Features of an input step, or the size of the vocabulary."""
+    """The number of features of an input step, or the size of the vocabulary."""
     d_output: int
-    """Outputs, for a classification task the number of classes."""
+    """The number of outputs, which is the number of classes in a classification task."""
     length: int
     """The longest sequence [steps]."""
     irregular: bool = False
-    """Whether ``inputs`` has step lengths ``dt``, which continuous-time layers take."""
+    """Whether ``inputs`` has step lengths ``dt``, for continuous-time layers."""
     input_moments: tuple[Any, Any] = (0.0, 1.0)
-    """What ``inputs`` subtracts from the values of the data set, and what it then divides by."""
+    """The mean and the deviation by which ``inputs`` standardises the values of the data set."""
 
-    def __init__(self, options: Any, files: Files = HERE) -> None:
+    def __init__(self, options: Any, files: Files = DEFAULT_PATHS) -> None:
         self.options, self.files = options, files
 
     @classmethod
     def for_prediction(
         cls, options: Any, files: Files, model: Any, preprocessing: s5jax.Preprocessing
     ) -> "Task":
-        """The task of a finished run; prepares inputs as in training, without training data.
+        """Builds the task of a finished run, which prepares inputs without the training data.
 
         Args:
-            options: those of the run.
-            files: where data sets lie.
+            options: the options of the run.
+            files: the folder of data sets.
             model: the trained model.
-            preprocessing: what the run saved with it.
+            preprocessing: the preprocessing that was saved with the model.
         """
         del model
         task = cls(options, files)
@@ -194,12 +77,12 @@ class Task(abc.ABC):
 
     @functools.cached_property
     def preprocessing(self) -> s5jax.Preprocessing:
-        """What the trained model needs to know of its data, and is saved with."""
+        """The preprocessing that the trained model needs, and is saved with."""
         mean, std = self.input_moments
         return s5jax.Preprocessing(input_mean=mean, input_std=std, classes=self.classes)
 
     def fingerprint(self, *, seed: int) -> dict[str, Any]:
-        """What tells these data from others; empty if they are drawn.
+        """Returns values that identify the data; empty for synthetic data.
 
         Args:
             seed: the seed of the run.
@@ -212,74 +95,66 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def source(self, split: Split, *, seed: int) -> Source:
-        """The examples of a split; example ``i`` is a pure function of (seed, split, i)."""
+        """Returns the examples of a split; example ``i`` is a function of (seed, split, i)."""
 
     @property
     def note(self) -> str:
-        """What a reader of the figures must know; said before training."""
+        """A remark on the results, printed before training."""
         return ""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of the outputs if they are logits of classes, else None."""
+        """The names of the classes, or None if the outputs are not logits of classes."""
         return tuple(map(str, range(self.d_output))) if "accuracy" in self.measures else None
 
     @property
     def quantities(self) -> dict[str, tuple[int, ...]]:
-        """What ``measure`` returns: the shape of each quantity, without the axis of examples."""
+        """The shape of each quantity of ``measure``, without the axis of examples."""
         return dict.fromkeys(self.measures, ())
 
     def read_examples(self, path: Path) -> dict[str, np.ndarray]:
-        """What ``inputs`` needs of a user's own file: columns with one row an example, no labels.
+        """Reads the columns that ``inputs`` needs from a user's file, without labels.
 
-        Without a method of its own a task reads what ``experiments.data sample`` writes.
+        By default a task reads files that ``experiments.data sample`` writes.
 
         Raises:
-            UsageError: if the file cannot be read, or holds something else.
+            UsageError: if the file cannot be read, or has other contents.
         """
         arrays = read_npz(path).items()
         return {name.removesuffix("s"): array for name, array in arrays if array.ndim > 0}
 
     def present(self, outputs: np.ndarray) -> np.ndarray:
-        """The outputs as a user wants to see them: logits, or values in the units of the data."""
+        """Converts outputs for the user: logits, or values in the units of the data."""
         return outputs
 
     def expand(self, batch: Batch) -> Batch:
-        """What the device makes of a batch first: for tasks that draw their data there."""
+        """Expands a batch on the device, for tasks that draw their data there."""
         return batch
 
     @abc.abstractmethod
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """The model's arguments: ``u`` and, where the task has them, ``lengths`` and ``dt``."""
+        """Returns the model's arguments: ``u``, and ``lengths`` and ``dt`` if there are any."""
 
-    @abc.abstractmethod
     def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Quantities with one entry an example, axis 0; the mean of ``loss`` is minimised.
+        """Returns quantities with one entry per example, axis 0; by default for classification.
 
-        In evaluation ``batch["mask"]`` is False for repeated examples that only fill the batch.
+        The mean of ``loss`` is minimised. In evaluation ``batch["mask"]`` is False for repeated
+        examples that only fill the batch.
         """
+        return measure_classification(outputs, batch["label"])
 
     def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The ``measures``, from the means of all quantities over the examples."""
+        """Computes the ``measures`` from the means of all quantities over the examples."""
         return {name: float(means[name]) for name in self.measures}
 
 
-def absolute_path(path: str) -> str:
-    """A path that is the same from any folder; a leading ``~`` stands for the home folder."""
-    return os.path.abspath(os.path.expanduser(path))  # Path.expanduser fails where there is no home
-
-
-def digest(columns: Mapping[str, np.ndarray]) -> str:
-    """The SHA-256 of named arrays: of their types, shapes and values."""
-    found = hashlib.sha256()
-    for name, column in sorted(columns.items()):
-        found.update(f"{name} {column.dtype.str} {column.shape}".encode())
-        found.update(np.ascontiguousarray(column).data)
-    return found.hexdigest()
+def token_inputs(batch: Batch) -> dict[str, jax.Array]:
+    """Returns tokens ``u`` of shape ``(B, length)``, and ``lengths`` without padding."""
+    return {"u": batch["token"].astype(jnp.int32), "lengths": batch["length"]}
 
 
 def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    r"""Cross entropy and accuracy of each example.
+    r"""Computes cross entropy and accuracy of each example.
 
     .. math:: \ell = -\log \mathrm{softmax}(z)_y
 
@@ -298,7 +173,7 @@ def measure_classification(logits: jax.Array, labels: jax.Array) -> dict[str, ja
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""Cross entropy of integer labels; NaN, with its gradient, of a label that is not a class.
+    r"""Computes the cross entropy of integer labels; NaN for a label that is not a class.
 
     Args:
         logits: scores, shape ``(*batch, n)``.
@@ -322,14 +197,14 @@ def _is_class(labels: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def decimate(inputs: Mapping[str, jax.Array], every: int) -> dict[str, jax.Array]:
-    """Another sampling rate, without a filter: some steps of each sequence, and the others' time.
+    """Lowers the sampling rate without a filter: keeps every n-th step, with a longer ``dt``.
 
     Args:
-        inputs: what ``Task.inputs`` gave, ``u`` of shape ``(*batch, L, d_input)``.
-        every: of how many steps the first one is kept.
+        inputs: the result of ``Task.inputs``, with ``u`` of shape ``(*batch, L, d_input)``.
+        every: the number n.
 
     Returns:
-        The same with ``ceil(L / every)`` steps, and with ``dt``.
+        The inputs with ``ceil(L / every)`` steps, and with ``dt``.
 
     Example:
         >>> inputs = decimate({"u": jnp.arange(5.0)[None, :, None]}, every=2)
@@ -343,30 +218,3 @@ def decimate(inputs: Mapping[str, jax.Array], every: int) -> dict[str, jax.Array
         times = jnp.cumsum(inputs["dt"], axis=-1)[..., ::every]
         kept["dt"] = jnp.diff(times, prepend=0)
     return kept
-
-
-@functools.lru_cache(maxsize=4)
-def published_order(n: int, seed: int = 42) -> np.ndarray:
-    """The permutation of ``torch.randperm(n)`` under ``torch.manual_seed(seed)``.
-
-    The loaders of S4, S5, SGConv and HOPE split with it: the first part is for training, the rest
-    for validation.
-
-    Args:
-        n: number of examples.
-        seed: seed of the Mersenne Twister.
-
-    Returns:
-        Integers of shape ``(n,)``.
-
-    Example:
-        >>> published_order(10).tolist()
-        [2, 6, 1, 8, 4, 5, 0, 9, 3, 7]
-    """
-    bits = np.random.MT19937()
-    bits._legacy_seeding(seed)
-    draws = bits.random_raw(n - 1).astype(np.int64) % np.arange(n, 1, -1)
-    order = np.arange(n)
-    for i, draw in enumerate(draws.tolist()):
-        order[i], order[i + draw] = order[i + draw], order[i]
-    return order

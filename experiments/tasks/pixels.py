@@ -1,8 +1,8 @@
 """Images read pixel by pixel: CIFAR-10, MNIST, and the small digits of scikit-learn.
 
-Splits are the published ones: a tenth of the training images, drawn as PyTorch draws it with seed
-42, validates. For CIFAR-10 these are the same images as there. MNIST's order is lost in
-tensorflow-datasets, so there the sizes agree, and the images do not.
+The splits are published: a tenth of the training images is the validation set, drawn as PyTorch
+draws it with seed 42. For CIFAR-10 these are the published images. tensorflow-datasets does not
+keep the order of MNIST, so only the sizes of its splits agree.
 """
 
 import abc
@@ -14,19 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.tasks._held_out import Parts, RowsSource, first_rows, hold_out
-from experiments.tasks._task import (
-    HERE,
-    Batch,
-    DataOptions,
-    Files,
-    Source,
-    Split,
-    Task,
-    measure_classification,
-    published_order,
-)
-from experiments.tasks._tfds import Columns, read_images
+from experiments.data.held_out import Parts, RowsSource, first_rows, hold_out, published_order
+from experiments.data.sources import DEFAULT_PATHS, Batch, DataOptions, Files, Source, Split
+from experiments.data.tfds import Columns, read_images
+from experiments.tasks._task import Task
 
 N_PIXELS = 1024
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -37,11 +28,8 @@ class CifarOptions(DataOptions):
     """Data: CIFAR-10."""
 
     n_train: int = 45_000
-    """Training examples."""
     n_validation: int = 5_000
-    """Validation examples, by which the best checkpoint is chosen."""
     n_test: int = 10_000
-    """Test examples, used once, at the end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,16 +37,15 @@ class ColourOptions(CifarOptions):
     """Data: CIFAR-10 in colour."""
 
     std: tuple[float, float, float] = (0.247, 0.243, 0.261)
-    """By which red, green and blue are divided; HOPE's scripts and S4's stand-alone example have
-    0.2023, 0.1994 and 0.2010."""
+    """Divisors of red, green and blue; HOPE's scripts and S4's stand-alone example have 0.2023,
+    0.1994 and 0.2010."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoisyOptions(ColourOptions):
-    """Data: CIFAR-10 in colour, and noise after it."""
+    """Data: CIFAR-10 in colour, followed by noise."""
 
     std: tuple[float, float, float] = (0.2023, 0.1994, 0.2010)
-    """By which red, green and blue are divided."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,11 +53,8 @@ class MnistOptions(DataOptions):
     """Data: MNIST."""
 
     n_train: int = 54_000
-    """Training examples."""
     n_validation: int = 6_000
-    """Validation examples, by which the best checkpoint is chosen."""
     n_test: int = 10_000
-    """Test examples, used once, at the end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,45 +62,44 @@ class DigitsOptions(DataOptions):
     """Data: scikit-learn's handwritten digits."""
 
     n_train: int = 1_200
-    """Training examples."""
     n_validation: int = 297
-    """Validation examples, by which the best checkpoint is chosen."""
     n_test: int = 300
-    """Test examples, used once, at the end."""
 
 
 class Images(Task):
-    """Images in ten classes, flattened row by row."""
+    """Base class of images in ten classes, flattened row by row."""
 
     d_input = 1
     d_output = 10
 
     def source(self, split: Split, *, seed: int) -> Source:
-        """Images as bytes, and labels; the same for every seed."""
+        """Returns images as bytes and labels, which are the same for every seed."""
         del seed
         columns, rows = self.rows(split)
         return RowsSource(rows, **columns)
 
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Returns the standardised pixels, ``u`` of shape ``(B, length, 1)``."""
+        mean, std = self.input_moments
+        u = (batch["image"].astype(jnp.float32) - mean) / std
+        return {"u": u.reshape(-1, self.length, 1)}
+
     @abc.abstractmethod
     def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
-        """Arrays, and which of their rows are the split."""
-
-    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Cross entropy and accuracy."""
-        return measure_classification(outputs, batch["label"])
+        """Returns arrays, and the indices of a split's rows."""
 
 
 class HeldOutImages(Images):
-    """A data set of tensorflow-datasets, a tenth of whose training split validates."""
+    """Base class of data sets of tensorflow-datasets, whose training split is divided."""
 
     dataset: ClassVar[str]
     name: ClassVar[str]
-    """Of the task, for messages."""
+    """The name of the task, for messages."""
     grey: ClassVar[bool] = False
-    """Whether colours are to become grey values."""
+    """Whether colours are converted to grey values."""
 
     def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
-        """The arrays of the split that TFDS has, and which of their rows are asked for."""
+        """Returns the arrays of a split in tensorflow-datasets, and the indices of rows."""
         read = functools.partial(_read, self.dataset, self.name, self.files, self.grey)
         columns = {part: read(part) for part in ("train", "test")}
         train, validation = hold_out(len(columns["train"]["label"]), 0.1)
@@ -137,40 +120,35 @@ class GreyCifar(HeldOutImages):
     length = N_PIXELS
     input_moments = 122.6, 61.0
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u`` of shape ``(B, 1024, 1)``."""
-        u = (batch["image"].astype(jnp.float32) - 122.6) / 61
-        return {"u": u.reshape(-1, self.length, 1)}
-
 
 class ColourCifar(HeldOutImages):
-    """CIFAR-10 in colour: 1024 steps of three values, each with mean 0 and variance 1."""
+    """CIFAR-10 in colour: 1024 steps of three standardised values."""
 
     options_type = ColourOptions
     dataset, name = "cifar10", "scifar"
     d_input = 3
     length = N_PIXELS
     mean: ClassVar = np.array([0.4914, 0.4822, 0.4465])
-    """Of red, green and blue."""
+    """The means of red, green and blue."""
 
-    def __init__(self, options: ColourOptions, files: Files = HERE) -> None:
+    def __init__(self, options: ColourOptions, files: Files = DEFAULT_PATHS) -> None:
         super().__init__(options, files)
         self.input_moments = 255 * self.mean, 255 * np.array(options.std)
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u`` of shape ``(B, 1024, 3)``."""
+        """Returns ``u`` of shape ``(B, 1024, 3)``."""
         mean, std = jnp.array(self.mean), jnp.array(self.options.std)
         u = (batch["image"].astype(jnp.float32) / 255 - mean) / std
         return {"u": u.reshape(-1, N_PIXELS, 3)}
 
 
 class NoisyCifar(ColourCifar):
-    """HOPE's test of memory: the image, then 1024 steps of noise, in which the answer is read.
+    """HOPE's test of memory: an image, then 1024 steps of noise, during which the answer is read.
 
-    The noise is uniform in [0, 1) and new each time that an example is trained on. An evaluation
-    has always the same, so that checkpoints can be compared. The published model averages its last
-    1024 outputs and then decodes them linearly; here the decoded ones are averaged, which is the
-    same.
+    The noise is uniform in [0, 1), and new each time that an example is trained on. It is the same
+    in every evaluation, so that checkpoints can be compared. The published model averages its last
+    1024 outputs and then decodes them linearly. Here the decoded outputs are averaged, which is
+    equivalent.
     """
 
     options_type = NoisyOptions
@@ -179,14 +157,14 @@ class NoisyCifar(ColourCifar):
     causal = True
     length = 2 * N_PIXELS
 
-    def __init__(self, options: NoisyOptions, files: Files = HERE) -> None:
+    def __init__(self, options: NoisyOptions, files: Files = DEFAULT_PATHS) -> None:
         super().__init__(options, files)
         mean, std = (np.tile(moment, (2 * N_PIXELS, 1)) for moment in self.input_moments)
         mean[N_PIXELS:], std[N_PIXELS:] = 0, 1
         self.input_moments = mean, std
 
     def source(self, split: Split, *, seed: int) -> Source:
-        """Images, labels, and keys of the noise."""
+        """Returns images, labels, and keys of the noise."""
         columns, rows = self.rows(split)
         return _NoiseKeys(split, seed, rows, columns)
 
@@ -199,12 +177,12 @@ class NoisyCifar(ColourCifar):
         return {**batch, "noise": jax.vmap(draw)(batch["key"])}
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u`` of shape ``(B, 2048, 3)``."""
+        """Returns ``u`` of shape ``(B, 2048, 3)``."""
         image = super().inputs(batch)["u"]
         return {"u": jnp.concatenate([image, batch["noise"]], axis=1)}
 
     def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Cross entropy and accuracy of the mean of the last 1024 logits."""
+        """Returns cross entropy and accuracy of the mean of the last 1024 logits."""
         return super().measure(outputs[:, N_PIXELS:].mean(axis=1), batch)
 
 
@@ -216,11 +194,6 @@ class Mnist(HeldOutImages):
     length = 784
     input_moments = 0.0, 255.0
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u`` of shape ``(B, 784, 1)``."""
-        u = batch["image"].astype(jnp.float32) / 255
-        return {"u": u.reshape(-1, self.length, 1)}
-
 
 class PermutedMnist(Mnist):
     """MNIST in the bit-reversed order of S4's loader."""
@@ -228,14 +201,14 @@ class PermutedMnist(Mnist):
     name = "psmnist"
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u`` of shape ``(B, 784, 1)``."""
+        """Returns ``u`` of shape ``(B, 784, 1)``."""
         return {"u": super().inputs(batch)["u"][:, bit_reversal(self.length)]}
 
 
 class Digits(Images):
-    """Handwritten digits of 8 x 8 pixels that come with scikit-learn: 64 steps from 0 to 1.
+    """Handwritten digits of scikit-learn with 8 x 8 pixels: 64 steps from 0 to 1.
 
-    Training, validation and test images follow each other in a fixed random order of all 1,797.
+    Training, validation and test images are consecutive in a fixed random order of all 1,797.
     """
 
     options_type = DigitsOptions
@@ -243,23 +216,18 @@ class Digits(Images):
     input_moments = 0.0, 16.0
 
     def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
-        """The arrays, and a part of one permutation."""
+        """Returns the arrays, and a part of one permutation."""
         columns = _read_digits()
         order = published_order(len(columns["label"]))
         parts = dict(zip(SPLITS, np.split(order, [1_200, 1_497]), strict=True))
         return columns, first_rows(self.options, parts)[split]
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """``u`` of shape ``(B, 64, 1)``."""
-        u = batch["image"].astype(jnp.float32) / 16
-        return {"u": u.reshape(-1, self.length, 1)}
-
 
 def bit_reversal(n: int) -> np.ndarray:
-    """The numbers below n, in the order of their binary digits read backwards.
+    """Returns the numbers below n, in the order of their reversed binary digits.
 
     Args:
-        n: how many.
+        n: the number of integers.
 
     Returns:
         Integers of shape ``(n,)``.
@@ -274,7 +242,7 @@ def bit_reversal(n: int) -> np.ndarray:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """The luma of ITU-R 601, in the integers of the Python Imaging Library.
+    """Computes the luma of ITU-R 601 in the integer arithmetic of Pillow.
 
     Args:
         image: uint8 of shape ``(*batch, 3)``.
@@ -293,7 +261,7 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 
 class _NoiseKeys(RowsSource):
-    """Adds ``key``: two words that differ for every seed, split, epoch and example."""
+    """Rows with a ``key``: two words that depend on seed, split, epoch and example."""
 
     in_memory = False
 
@@ -302,7 +270,7 @@ class _NoiseKeys(RowsSource):
         self._split, self._seed = split, seed
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
-        """The rows of the arrays, and a key for each."""
+        """Returns rows of the arrays, and a key for each."""
         seeds = np.random.SeedSequence((self._seed, SPLITS.index(self._split), epoch))
         key = np.stack(np.broadcast_arrays(seeds.generate_state(1), indices), axis=-1)
         return {**super().batch(indices, epoch=epoch), "key": key.astype(np.uint32)}

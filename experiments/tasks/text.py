@@ -1,8 +1,8 @@
 """Characters of real texts: reviews of films, and pairs of papers.
 
-The vocabulary is that of the loaders of S4 and its forks: padding, unknown, end of text, then the
-characters of the training texts by falling frequency, equally frequent ones in the order of
-Unicode. Texts are cut to ``l_max - 1`` characters first, so that the end fits in.
+The vocabulary follows the loaders of S4 and its forks: padding, unknown, end of text, then the
+characters of the training texts by descending frequency, and equally frequent characters in the
+order of Unicode. Texts are first cut to ``l_max - 1`` characters, so that the end mark fits in.
 """
 
 import abc
@@ -14,24 +14,22 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import s5jax
-from experiments.errors import UsageError, blaming_file, check_positive, shorten
-from experiments.tasks._held_out import Parts, first_rows, hold_out
-from experiments.tasks._task import (
-    HERE,
+from experiments.data.held_out import Parts, first_rows, hold_out
+from experiments.data.sources import (
+    DEFAULT_PATHS,
     Batch,
     BatchSource,
     DataOptions,
     Files,
     Source,
     Split,
-    Task,
-    measure_classification,
 )
-from experiments.tasks._tfds import KIND, Columns, keep, missing, open_dataset, read_examples
+from experiments.data.tfds import KIND, Columns, cached, missing, open_dataset, read_examples
+from experiments.errors import UsageError, blaming_file, check_positive, shorten
+from experiments.tasks._task import Task, token_inputs
 
 PAD, UNKNOWN, END, N_SPECIALS = range(4)
 AAN_FOLDERS = ("aan", "lra_release/lra_release/tsv_data", "lra_release/tsv_data", ".")
@@ -45,11 +43,11 @@ class CharacterOptions(DataOptions):
     """Data: texts as sequences of characters."""
 
     l_max: int
-    """Longest sequence; longer texts lose their end [characters, one of them the end mark]."""
+    """Longest sequence; longer texts are cut at the end [characters, including the end mark]."""
     min_freq: int
-    """How often a character must occur in training to have an id of its own."""
+    """Lowest number of occurrences in training for which a character has its own id."""
     vocabulary_size: int
-    """Ids that the model knows, three special ones included."""
+    """Number of ids, including three special ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,70 +61,58 @@ class CharacterOptions(DataOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReviewsOptions(CharacterOptions):
-    """Data: IMDB's reviews."""
+    """Data: the reviews of IMDB."""
 
     n_train: int = 25_000
-    """Training examples."""
     n_validation: int = 25_000
-    """Validation examples, by which the best checkpoint is chosen."""
     n_test: int = 25_000
-    """Test examples, used once, at the end."""
     l_max: int = 4096
-    """Longest sequence; longer texts lose their end [characters, one of them the end mark]."""
     min_freq: int = 15
-    """How often a character must occur in training to have an id of its own."""
     vocabulary_size: int = 135
-    """Ids that the model knows, three special ones included."""
     held_out: Literal["published", "validation", "train_only"] = "published"
-    """Where validation comes from: the test reviews, as published; a tenth of the training ones;
-    or, without any test reviews, validation and test are a tenth of the training ones each."""
+    """Source of the validation set: "published" takes the test reviews, "validation" a tenth of the
+    training reviews; "train_only" takes a tenth of them each for validation and test."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PapersOptions(CharacterOptions):
-    """Data: AAN's pairs of papers."""
+    """Data: pairs of papers of AAN."""
 
     n_train: int = 147_086
-    """Training examples."""
     n_validation: int = 18_090
-    """Validation examples, by which the best checkpoint is chosen."""
     n_test: int = 17_437
-    """Test examples, used once, at the end."""
     l_max: int = 4000
-    """Longest sequence; longer texts lose their end [characters, one of them the end mark]."""
     min_freq: int = 1
-    """How often a character must occur in training to have an id of its own."""
     vocabulary_size: int = 98
-    """Ids that the model knows, three special ones included."""
 
 
 class Texts(NamedTuple):
-    """Examples of one or more texts, all of them as one array of characters."""
+    """Examples of one or more texts, concatenated to one array of characters."""
 
     codes: np.ndarray
-    """Unicode code points, in the smallest type."""
+    """Unicode code points in the smallest type."""
     starts: np.ndarray
-    """Where each text begins, and where the last one ends."""
+    """The start of each text, and the end of the last one."""
     label: np.ndarray
     """Classes of the examples, int32 of shape ``(n,)``."""
 
     @property
     def rows(self) -> np.ndarray:
-        """The texts of each example, shape ``(n,)`` if it has one, else ``(n, number)``."""
+        """The texts of each example, shape ``(n,)`` for one per example, else ``(n, number)``."""
         rows = np.arange(len(self.starts) - 1).reshape(len(self.label), -1)
         return rows[:, 0] if rows.shape[1] == 1 else rows
 
     def text(self, row: int) -> np.ndarray:
-        """The characters of one text."""
+        """Returns the characters of one text."""
         return self.codes[self.starts[row] : self.starts[row + 1]]
 
 
 def pack(examples: Iterable[tuple[int, Sequence[str]]], max_characters: int) -> Texts:
-    """Puts the texts of examples one after the other, each cut to its first characters.
+    """Concatenates the texts of examples, each cut to its first characters.
 
     Args:
-        examples: class and texts, equally many in each.
-        max_characters: how many are kept of each text.
+        examples: class and texts, with the same number of texts in each.
+        max_characters: the length to which texts are cut.
 
     Returns:
         The texts as arrays.
@@ -143,15 +129,15 @@ def pack(examples: Iterable[tuple[int, Sequence[str]]], max_characters: int) -> 
 
 
 def vocabulary(texts: Texts, rows: np.ndarray, *, min_freq: int) -> np.ndarray:
-    """The id of every character.
+    """Assigns an id to every character.
 
     Args:
         texts: the texts.
-        rows: which of them are counted, shape ``(n,)``.
-        min_freq: how often a character must occur to have an id of its own.
+        rows: the indices of the texts that are counted, shape ``(n,)``.
+        min_freq: lowest number of occurrences for which a character has its own id.
 
     Returns:
-        Ids of shape ``(c,)`` for the code points below c; those from ``c - 1`` on are unknown.
+        Ids of shape ``(c,)`` for the code points below c. Code points from ``c - 1`` are unknown.
     """
     counts = np.zeros(int(texts.codes.max(initial=0)) + 1, np.int64)
     for group in np.array_split(rows, len(rows) // 1_000 + 1):
@@ -164,12 +150,12 @@ def vocabulary(texts: Texts, rows: np.ndarray, *, min_freq: int) -> np.ndarray:
 
 
 class TokenSource(BatchSource):
-    """Texts as ids, each with an end mark, and padding after it.
+    """Texts as ids, each with an end mark and padding.
 
     Args:
         texts: the texts.
-        examples: which examples, shape ``(n,)``.
-        table: ids, from :func:`vocabulary`.
+        examples: indices of the examples, shape ``(n,)``.
+        table: the result of :func:`vocabulary`.
         length: number of ids of a padded text.
     """
 
@@ -184,7 +170,7 @@ class TokenSource(BatchSource):
         return len(self.rows)
 
     def batch(self, indices: np.ndarray, *, epoch: int) -> dict[str, np.ndarray]:
-        """Ids, lengths and labels."""
+        """Returns ids, lengths and labels."""
         del epoch
         rows = self.rows[indices]
         token = np.full((rows.size, self.length), PAD, self.table.dtype)
@@ -203,29 +189,29 @@ class TokenSource(BatchSource):
 
 
 class Characters(Task):
-    """Texts in two classes, read character by character."""
+    """Base class of texts in two classes, read character by character."""
 
     encoder = "tokens"
     d_output = 2
 
-    def __init__(self, options: Any, files: Files = HERE) -> None:
+    def __init__(self, options: Any, files: Files = DEFAULT_PATHS) -> None:
         super().__init__(options, files)
         self.length, self.d_input = options.l_max, options.vocabulary_size
 
     @abc.abstractmethod
     def texts(self, split: Split) -> Texts:
-        """The texts from which a split takes some."""
+        """Returns the texts from which a split is taken."""
 
     @abc.abstractmethod
     def parts(self) -> Parts:
-        """The examples that each split may take."""
+        """Returns the available examples of each split."""
 
     @functools.cached_property
     def table(self) -> np.ndarray:
         """The ids of the characters in the training examples.
 
         Raises:
-            UsageError: if there are more than the model knows.
+            UsageError: if there are more than ``vocabulary_size``.
         """
         texts, examples = self.texts("train"), first_rows(self.options, self.parts())["train"]
         rows = texts.rows[examples].reshape(-1)
@@ -240,7 +226,7 @@ class Characters(Task):
 
     @functools.cached_property
     def preprocessing(self) -> s5jax.Preprocessing:
-        """The classes, and the character of each id."""
+        """The classes and the character of each id."""
         characters = ["<pad>", "<unknown>", "<end>"] + ["<unused>"] * (self.d_input - N_SPECIALS)
         known = np.flatnonzero(self.table >= N_SPECIALS)
         for code, token in zip(known.tolist(), self.table[known].tolist(), strict=True):
@@ -248,35 +234,31 @@ class Characters(Task):
         return s5jax.Preprocessing(classes=self.classes, vocabulary=tuple(characters))
 
     def source(self, split: Split, *, seed: int) -> Source:
-        """Texts as ids of the training examples' vocabulary; the same for every seed."""
+        """Returns texts as ids of the training vocabulary, which are the same for every seed."""
         del seed
         examples = first_rows(self.options, self.parts())[split]
         return TokenSource(self.texts(split), examples, self.table, self.length)
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Ids ``u``, and how many of them are not padding."""
-        return {"u": batch["token"].astype(jnp.int32), "lengths": batch["length"]}
-
-    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Cross entropy and accuracy."""
-        return measure_classification(outputs, batch["label"])
+        """Returns ids ``u``, and ``lengths`` without padding."""
+        return token_inputs(batch)
 
 
 class Reviews(Characters):
-    """Is a review of IMDB positive? The text task of Long Range Arena.
+    """The text task of Long Range Arena: is a review of IMDB positive?
 
     The published loaders have no validation examples: they choose the epoch by the test reviews.
-    ``held_out`` decides whether to follow them, and the run says which it does.
+    ``held_out`` decides whether to follow them, and the run prints a note.
     """
 
     options_type = ReviewsOptions
 
     def texts(self, split: Split) -> Texts:
-        """The reviews of the split that holds these examples."""
+        """Returns the reviews among which the split is."""
         return _read_reviews(self.files, self._part(split), self.length)
 
     def parts(self) -> Parts:
-        """All reviews of a split, or a tenth of the training ones for each that is held out."""
+        """Returns all reviews of a split, or the shares that ``held_out`` defines."""
         splits = open_dataset("imdb_reviews", self.files, task="text").info.splits
         held_out = self.options.held_out
         if "test" not in splits and held_out != "train_only":
@@ -288,19 +270,19 @@ class Reviews(Characters):
         n = splits["train"].num_examples
         if held_out == "train_only":
             train, validation, test = hold_out(n, 0.1, 0.1)
-            return {"train": train, "validation": validation, "test": test}
-        test = np.arange(splits["test"].num_examples)
-        if held_out == "published":
-            return {"train": np.arange(n), "validation": test, "test": test}
-        train, validation = hold_out(n, 0.1)
+        else:
+            test = np.arange(splits["test"].num_examples)
+            train, validation = (
+                hold_out(n, 0.1) if held_out == "validation" else (np.arange(n), test)
+            )
         return {"train": train, "validation": validation, "test": test}
 
     @property
     def note(self) -> str:
-        """What the figures are, if not what they are called."""
+        """A remark if the results are not what their names suggest."""
         return {
-            "published": "validation is the test set, as in the papers: the test accuracy is that "
-            "of the checkpoint that is best on it",
+            "published": "validation is the test set, as in the papers: the test accuracy is the "
+            "accuracy of the checkpoint that is best on the test set",
             "validation": "",
             "train_only": "validation and test are cut from IMDB's training reviews: the test "
             "accuracy is not IMDB's",
@@ -312,17 +294,17 @@ class Reviews(Characters):
 
 
 class Papers(Characters):
-    """Does one paper cite the other? The retrieval task of Long Range Arena, on AAN's papers."""
+    """The retrieval task of Long Range Arena, on papers of AAN: does one cite the other?"""
 
     options_type = PapersOptions
     head = "match"
 
     def texts(self, split: Split) -> Texts:
-        """The pairs of a split."""
+        """Returns the pairs of a split."""
         return _read_papers(self.files, split, self.length)
 
     def parts(self) -> Parts:
-        """All pairs of each split, which are those of the published files."""
+        """Returns all pairs of each split of the published files."""
         return {split: np.arange(len(self.texts(split).label)) for split in AAN_PARTS}
 
 
@@ -342,7 +324,7 @@ def _read_papers(files: Files, split: Split, l_max: int) -> Texts:
         return pack(_pairs(path), l_max - 1)._asdict()
 
     name = f"aan-{split}-{l_max}-{path.stat().st_size}.npz"
-    return Texts(**keep(files.data_dir / "s5jax" / name, read, names=Texts._fields))
+    return Texts(**cached(files.data_dir / "s5jax" / name, read, names=Texts._fields))
 
 
 def _find_papers(files: Files, part: str) -> Path:
@@ -354,7 +336,7 @@ def _find_papers(files: Files, part: str) -> Path:
 
 
 def _pairs(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
-    """Label and texts of each line; quotation marks have no meaning in these files."""
+    """Yields label and texts of each line; quotation marks have no meaning in these files."""
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         lines = iter(lambda: file.readline(LONGEST_LINE), "")
         for number, line in enumerate(lines, start=1):
@@ -363,6 +345,6 @@ def _pairs(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
                 raise UsageError(
                     f"{path}, line {number}: expected a label ({', '.join(LABELS)}), two names and "
                     f"two texts between tabs; got {len(fields)} fields, the first "
-                    f"{shorten(fields[0], 40)!r}. Copy the file again, or mend the line."
+                    f"{shorten(fields[0], 40)!r}. Copy the file again, or correct the line."
                 )
             yield LABELS[fields[0]], fields[3:]

@@ -1,4 +1,4 @@
-"""Initialisers: HiPPO matrices and their diagonal forms, random matrices, time scales."""
+"""Initialisers: HiPPO matrices and their diagonal forms, random matrices and step sizes."""
 
 from s5jax.init._dlr import DSSInit as DSSInit
 from s5jax.init._dlr import dlr_eigenvalues as dlr_eigenvalues

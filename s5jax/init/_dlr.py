@@ -9,6 +9,7 @@ from jaxtyping import Array, Complex, Complex128, PRNGKeyArray
 
 from s5jax._errors import check_choice, check_positive
 from s5jax._promotion import default_promotion
+from s5jax.init._hippo import hippo
 from s5jax.init._time_scale import log_uniform_step
 
 DSSInit = Literal["lin", "hippo"]
@@ -18,7 +19,7 @@ DSSInit = Literal["lin", "hippo"]
 def dlr_eigenvalues(
     key: PRNGKeyArray, N: int, dt_min: float, dt_max: float, *, dtype: DTypeLike = jnp.float32
 ) -> Complex[Array, " N"]:
-    r"""Draws the logarithms of DLR's eigenvalues, just inside the N-th roots of unity.
+    r"""Draws the logarithms of DLR's eigenvalues, which are just inside the N-th roots of unity.
 
     .. math::
         \Lambda_n = -\tfrac12 \Delta_n + \tfrac{2 \pi i n}{N}, \qquad
@@ -27,8 +28,8 @@ def dlr_eigenvalues(
     Args:
         key: random key.
         N: number of eigenvalues.
-        dt_min: twice the smallest decay rate a step, positive.
-        dt_max: twice the largest decay rate, at least ``dt_min``.
+        dt_min: twice the smallest decay rate per step, positive.
+        dt_max: twice the largest decay rate per step, at least ``dt_min``.
         dtype: real dtype of each part of the result.
 
     Returns:
@@ -45,8 +46,7 @@ def dlr_eigenvalues(
         -0.05+0.00j -0.05+1.57j -0.05+3.14j -0.05+4.71j
 
     References:
-        Gupta, Mehta and Berant, "Simplifying and Understanding State Space Models with Diagonal
-        Linear RNNs", 2022, https://arxiv.org/abs/2212.00768.
+        Gupta et al., "Diagonal Linear RNNs" (DLR), 2022, https://arxiv.org/abs/2212.00768.
     """
     (N,) = check_positive("dlr_eigenvalues", N=N)
     decay = 0.5 * jnp.exp(log_uniform_step(key, (N,), dt_min, dt_max, dtype=dtype))
@@ -60,8 +60,8 @@ def dss_eigenvalues(method: DSSInit, N: int) -> Complex128[np.ndarray, " N"]:
     .. math:: \Lambda_n = -\tfrac12 + i\, \omega_n, \qquad n = 0, \dots, N - 1
 
     - ``"lin"``: :math:`\omega_n = \pi n`;
-    - ``"hippo"``: the positive frequencies, largest first, of the skew-symmetric part of
-      HiPPO-LegS of size 2 N.
+    - ``"hippo"``: the positive frequencies of the skew-symmetric part of HiPPO-LegS of size 2 N,
+      largest first.
 
     Args:
         method: one of the names above.
@@ -79,13 +79,11 @@ def dss_eigenvalues(method: DSSInit, N: int) -> Complex128[np.ndarray, " N"]:
         [-0.5+0.j   -0.5+3.14j -0.5+6.28j]
 
     References:
-        Gupta, Gu and Berant, "Diagonal State Spaces are as Effective as Structured State Spaces",
-        2022, https://arxiv.org/abs/2203.14343.
+        Gupta et al., "Diagonal State Spaces" (DSS), 2022, https://arxiv.org/abs/2203.14343.
     """
     check_choice("dss_eigenvalues", "method", method, get_args(DSSInit))
     (N,) = check_positive("dss_eigenvalues", N=N)
     if method == "lin":
         return -0.5 + 1j * np.pi * np.arange(N)
-    root = np.sqrt(2 * np.arange(2 * N) + 1)
-    below = np.tril(np.outer(root, root), -1)
-    return -0.5 + 1j * np.linalg.eigvalsh(0.5j * (below - below.T))[: N - 1 : -1]
+    A, _ = hippo("legs", 2 * N)
+    return -0.5 + 1j * np.linalg.eigvalsh(-0.5j * (A - A.T))[: N - 1 : -1]

@@ -1,6 +1,6 @@
-"""HiPPO matrices in the basis in which they are diagonal, or diagonal plus low rank (DPLR).
+"""HiPPO matrices in a basis where they are diagonal, or diagonal plus low rank (DPLR).
 
-Computed on the host in float64, once, when a layer is built.
+They are computed on the host in float64, once, when a layer is built.
 """
 
 import numpy as np
@@ -26,14 +26,14 @@ def nplr(
         A + \sum_r P_r P_r^\top = V \Lambda V^* + \overline{V \Lambda V^*}, \qquad
         P \leftarrow V^* P, \quad B \leftarrow V^* B
 
-    Kept are the eigenvalues with negative imaginary part, largest magnitude first. Each
-    eigenvector is rotated until its first entry is real, because S4 then clips the imaginary part
-    of ``B``. The clip is active for LegS: the initial system is not exactly HiPPO.
+    The function returns the eigenvalues with negative imaginary part, largest magnitude first. Each
+    eigenvector is rotated until its first entry is real, because S4 clips the imaginary part of
+    ``B`` in this basis. The clip is active for LegS, so the initial system is not exactly HiPPO.
 
     Args:
         measure: a measure of `hippo`.
         N: number of states, even.
-        B_clip: bound of the imaginary part of ``B``; ``None`` for the exact ``B``.
+        B_clip: bound on the imaginary part of ``B``; ``None`` for the exact ``B``.
 
     Returns:
         ``Lambda`` of shape ``(M,)`` with ``M = N / 2``, ``P`` of shape ``(R, M)``, ``B`` of shape
@@ -49,8 +49,7 @@ def nplr(
         [-0.5-4.603j -0.5-0.557j]
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     N = check_even("nplr", N)
     _, B = hippo(measure, N)
@@ -58,8 +57,8 @@ def nplr(
     Lambda, V = _eigen(measure, N)
     Lambda, V = Lambda[: N // 2], V[:, : N // 2]
     if measure.startswith("fourier"):
-        # The pair of zero frequency is degenerate: any basis of its plane diagonalises, and this
-        # one consists of two conjugates.
+        # The pair of zero frequency is degenerate: any basis of its plane diagonalises the matrix.
+        # This basis consists of two conjugate vectors.
         Lambda[-1] = Lambda[-1].real
         V[:, -1] = 0
         V[:2, -1] = np.array([1, 1j]) / np.sqrt(2)
@@ -80,7 +79,7 @@ def dplr_hippo(
     Complex128[np.ndarray, " N"],
     Complex128[np.ndarray, "N N"],
 ]:
-    r"""HiPPO-LegS as diagonal plus low rank, all N eigenvalues: S5's form.
+    r"""Diagonal plus low rank form of HiPPO-LegS with all N eigenvalues, as in S5.
 
     .. math:: A_{legs} = V (\Lambda - P P^*) V^*
 
@@ -101,8 +100,8 @@ def dplr_hippo(
         [-0.5-0.866j -0.5+0.866j]
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933, appendix B.1.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933,
+        appendix B.1.
     """
     _, B = hippo("legs", N)
     P = hippo_rank_correction("legs", N)
@@ -119,26 +118,27 @@ def block_diagonal_hippo(
     Complex128[np.ndarray, "d_state P"],
     Complex128[np.ndarray, "P d_state"],
 ]:
-    r"""S5's initial state matrix: equal blocks, each the normal part of HiPPO-LegS.
+    r"""Eigenvalues and eigenvectors of S5's initial state matrix, with blocks S of HiPPO-LegS.
 
     .. math:: \operatorname{blockdiag}(S, \dots, S) = V \operatorname{diag}(\Lambda) V^{-1}
 
-    With ``conj_sym`` one of each conjugate pair is kept, the one of negative imaginary part:
-    ``V`` is then tall, :math:`V^{-1} V = I`, and the blocks are
+    Each block S is the normal part of HiPPO-LegS. With ``conj_sym`` only the eigenvalue with
+    negative imaginary part of each conjugate pair is kept. ``V`` is then tall,
+    :math:`V^{-1} V = I`, and the blocks are
     :math:`2 \operatorname{Re}(V \operatorname{diag}(\Lambda) V^{-1})`.
 
     Args:
-        d_state: number of states of all blocks together, counted before conjugates are dropped.
+        d_state: number of states in all blocks, before conjugates are dropped.
         n_blocks: number of blocks, a divisor of ``d_state``.
-        conj_sym: keep one of each conjugate pair.
+        conj_sym: whether to keep only one eigenvalue of each conjugate pair.
 
     Returns:
         ``Lambda`` of shape ``(P,)``, ``V`` of shape ``(d_state, P)`` and ``V_inv`` of shape
         ``(P, d_state)``, where ``P = d_state / 2`` with ``conj_sym``, else ``d_state``.
 
     Raises:
-        ValueError: if ``d_state`` is not a positive multiple of ``n_blocks``, or the size of a
-            block is odd under ``conj_sym``.
+        ValueError: if ``d_state`` is not a positive multiple of ``n_blocks``, or blocks have an
+            odd size with ``conj_sym``.
 
     Example:
         >>> from s5jax.init import block_diagonal_hippo
@@ -147,8 +147,8 @@ def block_diagonal_hippo(
         [-0.5-4.603j -0.5-0.557j -0.5-4.603j -0.5-0.557j] (8, 4) (4, 8)
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933, appendix B.1.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933,
+        appendix B.1.
     """
     sizes = {"d_state": d_state, "n_blocks": n_blocks}
     d_state, n_blocks = check_positive("block_diagonal_hippo", **sizes)
@@ -160,9 +160,9 @@ def block_diagonal_hippo(
     N = d_state // n_blocks
     if conj_sym and N % 2:
         raise ValueError(
-            "block_diagonal_hippo: under `conj_sym` every block must have an even number of "
-            f"states; got `d_state` {d_state} and `n_blocks` {n_blocks}, that is {N} a block. "
-            "Change one of them or use conj_sym=False."
+            "block_diagonal_hippo: with `conj_sym` every block must have an even number of "
+            f"states; got `d_state` {d_state} and `n_blocks` {n_blocks}, which is {N} per block. "
+            "Change one of them, or use conj_sym=False."
         )
     kept = N // 2 if conj_sym else N
     Lambda, V = _eigen("legs", N)
@@ -176,7 +176,7 @@ def check_even(where: str, N: int) -> int:
     (N,) = check_positive(where, N=N)
     if N % 2:
         raise ValueError(
-            f"{where}: `N` must be even, to keep one of each conjugate pair; got {N}, use {N + 1}."
+            f"{where}: `N` must be even, to keep one of each conjugate pair; got {N}. Use {N + 1}."
         )
     return N
 
@@ -186,8 +186,8 @@ def _eigen(
 ) -> tuple[Complex128[np.ndarray, " N"], Complex128[np.ndarray, "N N"]]:
     r"""Eigenvalues, by ascending imaginary part, and orthonormal eigenvectors of the normal part.
 
-    That part is a multiple of the identity plus a skew-symmetric matrix K, so its real parts are
-    known exactly and the rest is a Hermitian problem, :math:`-iK`.
+    The normal part is a multiple of the identity plus a skew-symmetric matrix K. The real parts of
+    its eigenvalues are therefore known exactly, and :math:`-iK` is Hermitian.
     """
     A, _ = hippo(measure, N)
     P = hippo_rank_correction(measure, N)

@@ -1,7 +1,7 @@
 """HiPPO state matrices: continuous-time memories that project the past onto a basis of functions.
 
-These are constants, computed on the host in float64: the eigenvectors that the layers need are not
-accurate enough in float32.
+The matrices are constants, computed on the host in float64. In float32 the eigenvectors that the
+layers need would not be accurate enough.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.
     r"""State and input matrix of a HiPPO memory.
 
     The state of :math:`\dot x = A x + B u` holds the coefficients of the past input in a basis of
-    functions. With :math:`r_n = \sqrt{2n+1}`, and S the rotations :math:`S_{2m+1,2m} = \pi m =
-    -S_{2m,2m+1}`, :math:`b = (1, 0, \sqrt2, 0, \sqrt2, \dots)`:
+    functions. With :math:`r_n = \sqrt{2n+1}`, the rotations :math:`S_{2m+1,2m} = \pi m =
+    -S_{2m,2m+1}` and :math:`b = (1, 0, \sqrt2, 0, \sqrt2, \dots)`, the measures are:
 
     - ``"legs"``: Legendre polynomials on an exponentially warped axis, all of the past;
       :math:`A_{nk} = -r_n r_k` for n > k, :math:`-(n+1)` for n = k, else 0; :math:`B_n = r_n`.
@@ -51,8 +51,7 @@ def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.
          [-1.  -1.  -0.5]]
 
     References:
-        Gu, Johnson, Timalsina, Rudra and Ré, "How to Train Your HiPPO: State Space Models with
-        Generalized Orthogonal Basis Projections", 2022, https://arxiv.org/abs/2206.12037.
+        Gu et al., "How to Train Your HiPPO", 2022, https://arxiv.org/abs/2206.12037.
     """
     N = _check("hippo", measure, N)
     return _TRANSITIONS[measure](N)
@@ -60,23 +59,22 @@ def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.
 
 @default_promotion
 def hippo_rank_correction(measure: str, N: int) -> Float64[np.ndarray, "R N"]:
-    r"""The rows that make a HiPPO matrix normal.
+    r"""Low-rank term whose addition makes a HiPPO matrix normal.
 
     .. math:: A + \sum_r P_r P_r^\top = -c I + S, \qquad S^\top = -S
 
-    so that this sum has orthonormal eigenvectors while ``A`` itself cannot be diagonalised
-    accurately.
+    The sum has orthonormal eigenvectors, while ``A`` itself cannot be diagonalised accurately.
 
     Args:
         measure: as in `hippo`.
         N: number of states, as in `hippo`.
 
     Returns:
-        ``P`` of shape ``(R, N)``: R = 2 for ``"legt"``, else 1; zero where ``A`` is normal
-        already.
+        ``P`` of shape ``(R, N)``, where R is 2 for ``"legt"`` and 1 otherwise. ``P`` is zero if
+        ``A`` is already normal.
 
     Raises:
-        ValueError: as `hippo`.
+        ValueError: as in `hippo`.
 
     Example:
         >>> import numpy as np
@@ -88,8 +86,7 @@ def hippo_rank_correction(measure: str, N: int) -> Float64[np.ndarray, "R N"]:
         True
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     N = _check("hippo_rank_correction", measure, N)
     n = np.arange(N)
@@ -161,6 +158,6 @@ def _check(function: str, measure: str, N: int) -> int:
     if measure.startswith("fourier") and N % 2:
         raise ValueError(
             f"{function}: `N` must be even for {measure!r}, whose states are pairs of a cosine and "
-            f"a sine; got {N}, use {N + 1}."
+            f"a sine; got {N}. Use {N + 1}."
         )
     return N

@@ -1,4 +1,4 @@
-"""Initialisation of the LRU: eigenvalues on a ring."""
+"""Initial eigenvalues of the LRU, on a ring in the complex plane."""
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,14 @@ def lru_ring(
     max_phase: float = 6.28,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[Float[Array, " d_state"], Float[Array, " d_state"], Float[Array, " d_state"]]:
-    r"""Draws the eigenvalues of an LRU and the factor that normalises its input.
+    r"""Draws the eigenvalues of an LRU and the factors that normalise its inputs.
 
     .. math::
         \lambda = e^{-\nu + i\theta}, \quad |\lambda|^2 \sim \mathcal{U}[r_{min}^2, r_{max}^2],
         \quad \theta \sim \mathcal{U}[0, \theta_{max}], \quad \gamma = \sqrt{1 - |\lambda|^2}
 
-    Without a bound on the phase, the eigenvalues are uniform over the ring. With :math:`\gamma` as
-    a factor of white noise, every state has the variance of the noise.
+    With ``max_phase`` :math:`2 \pi` the eigenvalues are uniform over the ring. If the input is
+    white noise times :math:`\gamma`, every state has the variance of the noise.
 
     Args:
         key: random key.
@@ -52,14 +52,14 @@ def lru_ring(
         0.80 0.90 6.28
 
     References:
-        Orvieto, Smith, Gu, Fernando, Gulcehre, Pascanu and De, "Resurrecting Recurrent Neural
-        Networks for Long Sequences", 2023, https://arxiv.org/abs/2303.06349, lemma 3.2.
+        Orvieto et al., "Resurrecting RNNs" (LRU), 2023, https://arxiv.org/abs/2303.06349,
+        lemma 3.2.
     """
     if not 0 <= r_min < r_max <= 1:
         raise ValueError(f"lru_ring: needs 0 <= `r_min` < `r_max` <= 1; got {r_min} and {r_max}.")
     if not max_phase > 0:
         raise ValueError(f"lru_ring: `max_phase` must be positive; got {max_phase}.")
-    # Short of both ends, so that every logarithm is finite.
+    # The open interval keeps every logarithm finite.
     eps = jnp.finfo(dtype).eps
     radial, angular = jax.random.uniform(key, (2, d_state), dtype, eps, 1)
     gamma_squared = jnp.minimum(1 - r_max**2 + radial * (r_max**2 - r_min**2), 1 - eps)

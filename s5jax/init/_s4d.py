@@ -1,4 +1,4 @@
-"""Diagonal initialisations of S4D."""
+"""Initial diagonal systems of S4D."""
 
 from collections.abc import Callable
 
@@ -25,8 +25,8 @@ def s4d(
 
     .. math:: \Lambda_n = -\rho\, a_n - i\, \omega\, b_n, \qquad n = 0, \dots, N/2 - 1
 
-    where :math:`\rho, \omega` are ``real_scale`` and ``imag_scale``, and :math:`a_n = \tfrac12` but
-    for ``"real"``:
+    where :math:`\rho, \omega` are ``real_scale`` and ``imag_scale``, and :math:`a_n = \tfrac12`
+    except for ``"real"``:
 
     - ``"legs"``: the eigenvalues of `nplr` for LegS, with its clipped B (``B_init`` is not used);
     - ``"lin"``: :math:`b_n = \pi n`;
@@ -58,8 +58,7 @@ def s4d(
         [-0.5-0.j   -0.5-3.14j -0.5-6.28j] [1.+0.j 1.+0.j 1.+0.j]
 
     References:
-        Gu, Gupta, Goel and Ré, "On the Parameterization and Initialization of Diagonal State Space
-        Models", 2022, https://arxiv.org/abs/2206.11893.
+        Gu et al., "Diagonal State Space Models" (S4D), 2022, https://arxiv.org/abs/2206.11893.
     """
     check_choice("s4d", "method", method, ("legs", "real", *_FREQUENCIES))
     check_choice("s4d", "B_init", B_init, _INPUTS)

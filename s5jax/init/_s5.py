@@ -1,4 +1,4 @@
-"""Random initialisers of S5: input and output matrix."""
+"""Random input and output matrices of S5."""
 
 from typing import Literal, get_args
 
@@ -28,7 +28,7 @@ def s5_input_matrix(
     .. math:: \tilde B = V^{-1} B, \qquad B \in \mathbb{R}^{d_{state} \times H},
         \quad \operatorname{std} B = 1/\sqrt{d_{state}}
 
-    with a truncated normal law; the fan-in is the state axis, as in the official code.
+    B has a truncated normal distribution. Its fan-in is the state axis, as in the official code.
 
     Args:
         key: random key.
@@ -47,8 +47,8 @@ def s5_input_matrix(
         (4, 3)
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933, appendix B.3.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933,
+        appendix B.3.
     """
     B = lecun_normal()(key, (V_inv.shape[1], d_model), dtype)
     complex_dtype = jnp.result_type(dtype, jnp.complex64)
@@ -70,10 +70,9 @@ def s5_output_matrix(
 
     .. math:: \tilde C = C V, \qquad C \in \mathbb{C}^{H \times d_{state}}
 
-    where the real and imaginary parts of C have the standard deviation
+    The real and imaginary parts of C have the distribution and standard deviation
 
-    - ``"trunc_standard_normal"``: :math:`1/\sqrt{d_{state}}`, truncated normal (the name is the
-      official one);
+    - ``"trunc_standard_normal"`` (the official name): :math:`1/\sqrt{d_{state}}`, truncated normal;
     - ``"lecun_normal"``: :math:`1/\sqrt{H d_{state}}`, truncated normal;
     - ``"complex_normal"``: :math:`\sqrt{1/2}`, normal, drawn as :math:`\tilde C` directly.
 
@@ -98,8 +97,8 @@ def s5_output_matrix(
         (3, 4)
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933, appendix B.3.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933,
+        appendix B.3.
     """
     check_choice("s5_output_matrix", "C_init", C_init, get_args(CInit))
     d_state, P = V.shape

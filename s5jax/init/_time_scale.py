@@ -1,4 +1,4 @@
-"""Initial step sizes: how far apart in continuous time two samples lie."""
+"""Initial step sizes, the distance of two samples in continuous time."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def log_uniform_step(
     *,
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "*shape"]:
-    r"""Draws ``log_step``, the logarithm of steps that are equally likely at every scale.
+    r"""Draws ``log_step``, the logarithm of step sizes that are log-uniformly distributed.
 
     .. math:: \log \Delta \sim \mathcal{U}[\log \Delta_{min}, \log \Delta_{max}]
 
@@ -30,7 +30,7 @@ def log_uniform_step(
         dtype: real dtype of the result.
 
     Returns:
-        ``log_step``, shape ``shape``; the steps themselves are its exponential.
+        ``log_step``, shape ``shape``. The step sizes are its exponential.
 
     Raises:
         ValueError: unless ``0 < dt_min <= dt_max``.
@@ -42,6 +42,9 @@ def log_uniform_step(
         >>> Delta = jnp.exp(log_uniform_step(jax.random.key(0), (1000,), 1e-3, 1e-1))
         >>> print(f"{Delta.min():.3f} {jnp.median(Delta):.2f} {Delta.max():.2f}")
         0.001 0.01 0.10
+
+    References:
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     if not 0 < dt_min <= dt_max:
         raise ValueError(

@@ -1,16 +1,16 @@
-"""Layers from the arrays of ag1988/dlr."""
+"""Layers from the weights of github.com/ag1988/dlr."""
 
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
-from s5jax.interop._official import _fill, _get
+from s5jax.interop._s5 import _empty, _fill, _get
 from s5jax.layers import DLR
 from s5jax.layers._dlr import Version
+from s5jax.layers._kernel import KernelOrScan
 from s5jax.ops import KernelToReal
 
 
@@ -22,23 +22,25 @@ def dlr_from_official(
     kernel_to_real: KernelToReal = "real",
     bidirectional: bool = False,
     l_kernel: int | None = None,
+    algorithm: KernelOrScan = "auto",
     dtype: DTypeLike = jnp.float32,
 ) -> DLR:
-    """Builds a DLR layer that computes what the official DLR or DSS does.
+    """Builds a DLR layer from the weights of the official DLR or DSS.
 
-    The official names of the versions are ``""``, ``"exp"`` and ``"softmax"``, and
-    ``max_kernel_length`` is ``l_kernel`` here.
+    The official names of the versions are ``""``, ``"exp"`` and ``"softmax"``. The official
+    ``max_kernel_length`` is called ``l_kernel`` here.
 
     Args:
         arrays: complex ``Lambda`` of shape ``(N,)``, after the transform of its version; complex
             ``W`` of shape ``(1, H, N)`` (``(2, H, N)`` if bidirectional, forward first);
             ``log_dt`` of shape ``(H,)`` for DSS; ``D`` of shape ``(H,)`` or ``(1, H)``, zero if it
-            is missing, as it is in a bare kernel. Other names are ignored.
+            is missing, as in a bare kernel. Other names are ignored.
         version: ``"dlr"``, ``"dss_exp"`` or ``"dss_softmax"``.
         kernel_to_real: ``"real"``, ``"imag"``, ``"sum"`` or ``"prod"``.
         bidirectional: whether the layer also runs backward in time.
-        l_kernel: number of lags after which it cuts off its kernel.
-        dtype: of the parameters and computations.
+        l_kernel: number of lags after which the layer cuts off its kernel.
+        algorithm: see `s5jax.DLR`.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
@@ -65,44 +67,36 @@ def dlr_from_official(
             f"{where}: 'Lambda' must have shape (N,) and 'W' (1, H, N), or (2, H, N) if "
             f"bidirectional; got {Lambda.shape} and {W.shape}."
         )
-    layer = nnx.eval_shape(
-        lambda: DLR(
-            d_model=W.shape[1],
-            d_state=len(Lambda),
-            bidirectional=bidirectional,
-            version=version,
-            kernel_to_real=kernel_to_real,
-            l_kernel=l_kernel,
-            dtype=dtype,
-            param_dtype=dtype,
-            rngs=nnx.Rngs(0),
-        )
+    layer = _empty(
+        DLR,
+        dtype,
+        d_model=W.shape[1],
+        d_state=len(Lambda),
+        bidirectional=bidirectional,
+        version=version,
+        kernel_to_real=kernel_to_real,
+        l_kernel=l_kernel,
+        algorithm=algorithm,
     )
-    values = {
-        "real part of Lambda": _raw(where, Lambda.real, version),
-        "imaginary part of Lambda": Lambda.imag,
-        "W": W,
-        "D": np.ravel(arrays.get("D", np.zeros(layer.d_model))),
-    }
-    variables = {
-        "real part of Lambda": layer.raw_Lambda_re,
-        "imaginary part of Lambda": layer.Lambda_im,
-        "W": layer.W,
-        "D": layer.D,
+    parameters = {
+        "real part of Lambda": (_raw(where, Lambda.real, version), layer.raw_Lambda_re),
+        "imaginary part of Lambda": (Lambda.imag, layer.Lambda_im),
+        "W": (W, layer.W),
+        "D": (np.ravel(arrays.get("D", np.zeros(layer.d_model))), layer.D),
     }
     if layer.log_step is not None:
-        values["log_dt"], variables["log_dt"] = _get(where, arrays, "log_dt"), layer.log_step
-    _fill(where, values, variables, dtype)
+        parameters["log_dt"] = (_get(where, arrays, "log_dt"), layer.log_step)
+    _fill(where, parameters, dtype)
     return layer
 
 
 def _raw(where: str, re: np.ndarray, version: Version) -> np.ndarray:
-    """Real parts of Lambda before the transform of their version."""
+    """Parameter from which the version computes these real parts of Lambda."""
     if version == "dss_softmax":
         return re
     if (re > 0).any() or (version == "dss_exp" and (re == 0).any()):
         raise ValueError(
-            f"{where}: in version {version!r} no real part of 'Lambda' may be positive, nor zero "
-            f"in 'dss_exp'; got values up to {re.max()}."
+            f"{where}: the real parts of 'Lambda' must not be positive in version {version!r}, and "
+            f"must be negative in 'dss_exp'; got values up to {re.max()}."
         )
     return np.sqrt(-re) if version == "dlr" else np.log(-re)

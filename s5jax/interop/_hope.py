@@ -1,31 +1,29 @@
-"""Layers from the arrays of AnnanYu/HOPE-SSM."""
+"""Layers from the weights of github.com/AnnanYu/HOPE-SSM."""
 
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
-from s5jax.interop._official import _fill, _get
+from s5jax.interop._s5 import _empty, _fill, _get
 from s5jax.layers import HOPE
 from s5jax.layers._feature_ssm import Transform
-from s5jax.layers._hope import HOPEForm
 
 
 @default_promotion
 def hope_from_official(arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jnp.float32) -> HOPE:
-    r"""Builds a HOPE layer that computes what the official minimal one does, in form "circular".
+    r"""Builds a HOPE layer, in form "circular", from the weights of the official minimal layer.
 
-    The official ``d_state`` is 2 n. In form "causal" the arrays would make another layer: a linear
-    convolution, in which the imaginary parts of ``Hankel`` had no effect.
+    The official ``d_state`` is 2 n. Form "causal" would be a different layer, a linear convolution
+    in which the imaginary parts of ``Hankel`` had no effect.
 
     Args:
-        arrays: complex ``Hankel`` of shape ``(2 H, n)``, the rows of the first half of the
+        arrays: complex ``Hankel`` of shape ``(2 H, n)``, with the rows for the first half of the
             frequencies first; ``log_dt`` of shape ``(2 H,)``; ``D`` of shape ``(H,)``. Other names
             are ignored.
-        dtype: of the parameters and computations.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
@@ -51,13 +49,14 @@ def hope_from_official(arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jn
             f"{where}: 'Hankel' must have shape (2 H, n) and 'log_dt' (2 H,); got {h.shape} and "
             f"{log_dt.shape}."
         )
-    layer = _empty(len(h) // 2, h.shape[1], "circular", 0.0, "exp", dtype)
-    values = {
-        "Hankel": h.reshape(2, -1, h.shape[1]),
-        "log_dt": log_dt.reshape(2, -1),
-        "D": _get(where, arrays, "D"),
+    H, n = len(h) // 2, h.shape[1]
+    layer = _empty(HOPE, dtype, d_model=H, d_state=n, bidirectional=True, form="circular")
+    parameters = {
+        "Hankel": (h.reshape(2, H, n), layer.h),
+        "log_dt": (log_dt.reshape(2, H), layer.raw_step),
+        "D": (_get(where, arrays, "D"), layer.D),
     }
-    _fill(where, values, {"Hankel": layer.h, "log_dt": layer.raw_step, "D": layer.D}, dtype)
+    _fill(where, parameters, dtype)
     return layer
 
 
@@ -69,9 +68,9 @@ def hope_block_from_official(
     dt_transform: Transform = "exp",
     dtype: DTypeLike = jnp.float32,
 ) -> HOPE:
-    """Builds a HOPE layer that computes what the one in the official block does, "mirrored".
+    """Builds a HOPE layer, in form "mirrored", from the weights of the official block.
 
-    The activation, output map and GLU that follow it there are those of `s5jax.ResidualBlock` with
+    The activation, output map and GLU of the official block are in `s5jax.ResidualBlock`, with
     ``activation="glu"``.
 
     Args:
@@ -79,7 +78,7 @@ def hope_block_from_official(
             ``(H, 1)``, before its transform; ``D`` of shape ``(2, H)``. Other names are ignored.
         decay_exp: exponent of the decay of the Markov parameters.
         dt_transform: ``"exp"`` or ``"softplus"``.
-        dtype: of the parameters and computations.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
@@ -103,35 +102,20 @@ def hope_block_from_official(
     h = _get(where, arrays, "Han")
     if h.ndim != 3 or len(h) != 2:
         raise ValueError(f"{where}: 'Han' must have shape (2, H, n); got {h.shape}.")
-    layer = _empty(h.shape[1], h.shape[2], "mirrored", decay_exp, dt_transform, dtype)
-    values = {
-        "Han": h,
-        "inv_dt": np.ravel(_get(where, arrays, "inv_dt")),
-        "D": _get(where, arrays, "D"),
-    }
-    _fill(where, values, {"Han": layer.h, "inv_dt": layer.raw_step, "D": layer.D}, dtype)
-    return layer
-
-
-def _empty(
-    H: int,
-    n: int,
-    form: HOPEForm,
-    decay_exp: float,
-    dt_transform: Transform,
-    dtype: DTypeLike,
-) -> HOPE:
-    """A layer whose parameters are still to be filled in."""
-    return nnx.eval_shape(
-        lambda: HOPE(
-            d_model=H,
-            d_state=n,
-            bidirectional=True,
-            form=form,
-            decay_exp=decay_exp,
-            dt_transform=dt_transform,
-            dtype=dtype,
-            param_dtype=dtype,
-            rngs=nnx.Rngs(0),
-        )
+    layer = _empty(
+        HOPE,
+        dtype,
+        d_model=h.shape[1],
+        d_state=h.shape[2],
+        bidirectional=True,
+        form="mirrored",
+        decay_exp=decay_exp,
+        dt_transform=dt_transform,
     )
+    parameters = {
+        "Han": (h, layer.h),
+        "inv_dt": (np.ravel(_get(where, arrays, "inv_dt")), layer.raw_step),
+        "D": (_get(where, arrays, "D"), layer.D),
+    }
+    _fill(where, parameters, dtype)
+    return layer

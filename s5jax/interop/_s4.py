@@ -1,16 +1,17 @@
-"""Layers from the arrays of state-spaces/s4."""
+"""Layers from the weights of github.com/state-spaces/s4."""
 
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
-from s5jax.interop._official import _fill, _get
+from s5jax.interop._s5 import _empty, _fill, _get
 from s5jax.layers import S4, S4D
 from s5jax.layers._feature_ssm import INVERSE, Transform
+from s5jax.layers._kernel import KernelOrScan
+from s5jax.layers._s4 import S4Algorithm
 from s5jax.layers._s5 import Discretization
 
 
@@ -23,29 +24,31 @@ def s4d_from_official(
     discretization: Discretization = "zoh",
     dt_transform: Transform = "exp",
     real_transform: Transform = "exp",
+    algorithm: KernelOrScan = "auto",
     dtype: DTypeLike = jnp.float32,
 ) -> S4D:
-    """Builds an S4D layer that computes what the official one does.
+    """Builds an S4D layer from the weights of the official implementation.
 
     Args:
         arrays: ``dt`` of shape ``(H,)``, the step sizes; complex ``A`` and ``B`` of shape
             ``(H, N / 2)``, shared systems expanded; complex ``C`` of shape ``(1, H, N / 2)``
             (``(2, H, N / 2)`` if bidirectional, forward first); ``D`` of shape ``(H,)`` or
-            ``(1, H)``, zero if it is missing, as it is in a bare kernel. Other names are ignored.
-        n_ssm: number of different systems, H if omitted; feature h uses the system h modulo
+            ``(1, H)``, zero if it is missing, as in a bare kernel. Other names are ignored.
+        n_ssm: number of different systems, H if omitted. Feature h uses the system h modulo
             ``n_ssm``.
         bidirectional: whether the layer also runs backward in time.
         discretization: ``"zoh"`` or ``"bilinear"``.
         dt_transform: ``"exp"`` or ``"softplus"``.
         real_transform: ``"exp"`` or ``"softplus"``.
-        dtype: of the parameters and computations.
+        algorithm: see `s5jax.S4D`.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
 
     Raises:
         ValueError: if an array is missing, its shape does not fit the others and the options, a
-            step size or decay rate is not positive, or systems that are to be shared differ.
+            step size or decay rate is not positive, or systems differ that should be shared.
 
     Example:
         >>> import numpy as np
@@ -61,19 +64,17 @@ def s4d_from_official(
     """
     where = "s4d_from_official"
     H, M = _sizes(where, arrays)
-    layer = nnx.eval_shape(
-        lambda: S4D(
-            d_model=H,
-            d_state=2 * M,
-            n_ssm=n_ssm,
-            bidirectional=bidirectional,
-            discretization=discretization,
-            dt_transform=dt_transform,
-            real_transform=real_transform,
-            dtype=dtype,
-            param_dtype=dtype,
-            rngs=nnx.Rngs(0),
-        )
+    layer = _empty(
+        S4D,
+        dtype,
+        d_model=H,
+        d_state=2 * M,
+        n_ssm=n_ssm,
+        bidirectional=bidirectional,
+        discretization=discretization,
+        dt_transform=dt_transform,
+        real_transform=real_transform,
+        algorithm=algorithm,
     )
     _fill_systems(where, arrays, layer, dtype)
     return layer
@@ -87,32 +88,34 @@ def s4_from_official(
     bidirectional: bool = False,
     dt_transform: Transform = "exp",
     real_transform: Transform = "exp",
+    algorithm: S4Algorithm = "auto",
     dtype: DTypeLike = jnp.float32,
 ) -> S4:
-    r"""Builds an S4 layer that computes what the official one does.
+    r"""Builds an S4 layer from the weights of the official implementation.
 
-    The official parameter is not C but :math:`\tilde C = (I - \bar A^l)^\top C`, cut to a kernel of
-    l lags. Without ``C`` it is recovered from that in float64, which is ill conditioned if modes
-    have hardly decayed after l steps.
+    The official parameter is not C but :math:`\tilde C = (I - \bar A^l)^\top C`, for a kernel of l
+    lags. If ``arrays`` has no ``C``, it is recovered from ``C_tilde`` in float64. This is
+    ill-conditioned if modes have hardly decayed after l steps.
 
     Args:
-        arrays: those of `s4d_from_official`, and complex ``P`` of shape ``(R, H, N / 2)``. In
-            place of ``C`` they may hold ``C_tilde`` of the same shape with ``l_kernel``, the
-            official internal length.
-        n_ssm: number of different systems, H if omitted; feature h uses the system h modulo
+        arrays: arrays of `s4d_from_official`, and complex ``P`` of shape ``(R, H, N / 2)``. Instead
+            of ``C`` there may be ``C_tilde`` of the same shape with ``l_kernel``, the official
+            internal length.
+        n_ssm: number of different systems, H if omitted. Feature h uses the system h modulo
             ``n_ssm``.
         bidirectional: whether the layer also runs backward in time.
         dt_transform: ``"exp"`` or ``"softplus"``.
         real_transform: ``"exp"`` or ``"softplus"``.
-        dtype: of the parameters and computations.
+        algorithm: see `s5jax.S4`.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
 
     Raises:
         ValueError: if an array is missing, its shape does not fit the others and the options, the
-            rank is not that of a measure, a step size or decay rate is not positive, or systems
-            that are to be shared differ.
+            rank is neither 1 nor 2, a step size or decay rate is not positive, or systems differ
+            that should be shared.
 
     Example:
         >>> import numpy as np
@@ -131,25 +134,23 @@ def s4_from_official(
     P = _get(where, arrays, "P")
     if P.ndim != 3 or len(P) not in (1, 2):
         raise ValueError(f"{where}: 'P' must have shape (1 or 2, H, N / 2); got {P.shape}.")
-    layer = nnx.eval_shape(
-        lambda: S4(
-            d_model=H,
-            d_state=2 * M,
-            n_ssm=n_ssm,
-            bidirectional=bidirectional,
-            init="legs" if len(P) == 1 else "legt",
-            dt_transform=dt_transform,
-            real_transform=real_transform,
-            dtype=dtype,
-            param_dtype=dtype,
-            rngs=nnx.Rngs(0),
-        )
+    layer = _empty(
+        S4,
+        dtype,
+        d_model=H,
+        d_state=2 * M,
+        n_ssm=n_ssm,
+        bidirectional=bidirectional,
+        init="legs" if len(P) == 1 else "legt",
+        dt_transform=dt_transform,
+        real_transform=real_transform,
+        algorithm=algorithm,
     )
     if "C" not in arrays:
         arrays = {**arrays, "C": _untruncated(where, arrays)}
     _fill_systems(where, arrays, layer, dtype)
     P = _shared(where, "P", np.moveaxis(P, 0, 1), len(layer.raw_decay))
-    _fill(where, {"P": P}, {"P": layer.P}, dtype)
+    _fill(where, {"P": (P, layer.P)}, dtype)
     return layer
 
 
@@ -157,12 +158,12 @@ def s4_from_official(
 def s4d_minimal_from_official(
     arrays: Mapping[str, ArrayLike], *, dtype: DTypeLike = jnp.float32
 ) -> S4D:
-    """Builds an S4D layer that computes what the official minimal one does.
+    """Builds an S4D layer from the weights of the official minimal layer.
 
     Args:
         arrays: ``log_dt`` of shape ``(H,)``; ``log_A_real``, ``A_imag`` and complex ``C`` of shape
             ``(H, N / 2)``; ``D`` of shape ``(H,)``. Other names are ignored.
-        dtype: of the parameters and computations.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
@@ -200,43 +201,36 @@ def _sizes(where: str, arrays: Mapping[str, ArrayLike]) -> tuple[int, int]:
 def _fill_systems(
     where: str, arrays: Mapping[str, ArrayLike], layer: S4 | S4D, dtype: DTypeLike
 ) -> None:
-    """Fills the parameters that S4 and S4D have in common."""
+    """Sets the parameters that S4 and S4D share."""
     dt, A, B = (_get(where, arrays, name) for name in ("dt", "A", "B"))
     if (dt <= 0).any() or (A.real >= 0).any():
         raise ValueError(f"{where}: 'dt' must be positive and the real parts of 'A' negative.")
     S = len(layer.raw_decay)
-    values = {
-        "dt": INVERSE[layer.dt_transform](dt),
-        "C": _get(where, arrays, "C"),
-        "D": np.ravel(arrays.get("D", np.zeros(layer.d_model))),
-        "real part of A": INVERSE[layer.real_transform](-_shared(where, "A", A, S).real),
-        "imaginary part of A": _shared(where, "A", A, S).imag,
-        "B": _shared(where, "B", B, S),
+    A, B = _shared(where, "A", A, S), _shared(where, "B", B, S)
+    parameters = {
+        "dt": (INVERSE[layer.dt_transform](dt), layer.raw_step),
+        "C": (_get(where, arrays, "C"), layer.C),
+        "D": (np.ravel(arrays.get("D", np.zeros(layer.d_model))), layer.D),
+        "real part of A": (INVERSE[layer.real_transform](-A.real), layer.raw_decay),
+        "imaginary part of A": (A.imag, layer.Lambda_im),
+        "B": (B, layer.B),
     }
-    variables = {
-        "dt": layer.raw_step,
-        "C": layer.C,
-        "D": layer.D,
-        "real part of A": layer.raw_decay,
-        "imaginary part of A": layer.Lambda_im,
-        "B": layer.B,
-    }
-    _fill(where, values, variables, dtype)
+    _fill(where, parameters, dtype)
 
 
 def _shared(where: str, name: str, value: np.ndarray, S: int) -> np.ndarray:
-    """The S different systems of an array in which they repeat."""
+    """First S systems of an array in which they repeat."""
     copies = np.concatenate([value[:S]] * (len(value) // S))
     if copies.shape != value.shape or not np.allclose(copies, value, rtol=1e-6):
         raise ValueError(
-            f"{where}: with `n_ssm` {S} the features h and h + {S} share a system, but in {name!r} "
-            "they differ."
+            f"{where}: with `n_ssm` {S} the features h and h + {S} share a system, but they "
+            f"differ in {name!r}."
         )
     return value[:S]
 
 
 def _untruncated(where: str, arrays: Mapping[str, ArrayLike]) -> np.ndarray:
-    r"""C from :math:`\tilde C = (I - \bar A^l)^\top C`, on all states, conjugates included."""
+    r"""Solves :math:`\tilde C = (I - \bar A^l)^\top C` for C, on all states and conjugates."""
     dt, A, P, C, l = (_get(where, arrays, name) for name in ("dt", "A", "P", "C_tilde", "l_kernel"))
     M = A.shape[-1]
     A, P, C = (np.concatenate([v, v.conj()], -1) for v in (A, P, C))

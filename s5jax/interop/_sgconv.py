@@ -1,14 +1,13 @@
-"""Layers from the arrays of ctlllll/SGConv."""
+"""Layers from the weights of github.com/ctlllll/SGConv."""
 
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from s5jax._promotion import default_promotion
-from s5jax.interop._official import _fill, _get
+from s5jax.interop._s5 import _empty, _fill, _get
 from s5jax.layers import SGConv
 from s5jax.layers._sgconv import Decay
 
@@ -23,22 +22,23 @@ def sgconv_from_official(
     decay: Decay = "scale",
     dtype: DTypeLike = jnp.float32,
 ) -> SGConv:
-    """Builds an SGConv layer that computes what the official one does.
+    """Builds an SGConv layer from the weights of the official implementation.
 
-    The official modes ``cat_...`` are covered: ``"scale"`` is the default, ``"power"`` those that
-    end in ``_learnable_fixed`` and ``"learnable"`` those in ``_learnable``.
+    The official modes ``cat_...`` are supported. ``decay="power"`` stands for modes that end in
+    ``_learnable_fixed``, ``"learnable"`` for modes that end in ``_learnable``, and ``"scale"`` for
+    all others.
 
     Args:
         arrays: sub-kernels ``w0``, ``w1``, ..., all of shape ``(1, H, kernel_dim)``
             (``(2, H, kernel_dim)`` if bidirectional, forward first); ``kernel_norm`` with one
-            number for each direction and feature; ``multiplier``, or ``decay`` for the decays other
-            than ``"scale"``, with one for each feature; ``D`` of shape ``(H,)`` or ``(1, H)``.
-            Other names are ignored.
+            number for each direction and feature; ``multiplier`` with one number for each feature,
+            or ``decay`` instead if the option ``decay`` is not ``"scale"``; ``D`` of shape ``(H,)``
+            or ``(1, H)``. Other names are ignored.
         l_max: the official argument of that name.
         init_scale: the official argument of that name.
         bidirectional: whether the layer also runs backward in time.
         decay: ``"scale"``, ``"power"`` or ``"learnable"``.
-        dtype: of the parameters and computations.
+        dtype: dtype of the parameters and computations.
 
     Returns:
         The layer.
@@ -68,32 +68,24 @@ def sgconv_from_official(
             f"(2, H, kernel_dim) if bidirectional; got {[w_i.shape for w_i in w]}."
         )
     C, H, d = w[0].shape
-    layer = nnx.eval_shape(
-        lambda: SGConv(
-            d_model=H,
-            l_max=l_max,
-            kernel_dim=d,
-            n_scales=len(w),
-            init_scale=init_scale,
-            bidirectional=bidirectional,
-            decay=decay,
-            dtype=dtype,
-            param_dtype=dtype,
-            rngs=nnx.Rngs(0),
-        )
+    layer = _empty(
+        SGConv,
+        dtype,
+        d_model=H,
+        l_max=l_max,
+        kernel_dim=d,
+        n_scales=len(w),
+        init_scale=init_scale,
+        bidirectional=bidirectional,
+        decay=decay,
     )
     alpha = "multiplier" if decay == "scale" else "decay"
-    values = {
-        "w0, w1, ...": np.stack(w, axis=1),
-        "kernel_norm": np.reshape(_get(where, arrays, "kernel_norm"), (C, -1)),
-        alpha: np.ravel(_get(where, arrays, alpha)),
-        "D": np.ravel(_get(where, arrays, "D")),
+    kernel_norm = np.reshape(_get(where, arrays, "kernel_norm"), (C, -1))
+    parameters = {
+        "w0, w1, ...": (np.stack(w, axis=1), layer.w),
+        "kernel_norm": (kernel_norm, layer.kernel_norm),
+        alpha: (np.ravel(_get(where, arrays, alpha)), layer.alpha),
+        "D": (np.ravel(_get(where, arrays, "D")), layer.D),
     }
-    variables = {
-        "w0, w1, ...": layer.w,
-        "kernel_norm": layer.kernel_norm,
-        alpha: layer.alpha,
-        "D": layer.D,
-    }
-    _fill(where, values, variables, dtype)
+    _fill(where, parameters, dtype)
     return layer

@@ -5,8 +5,10 @@ from s5jax.layers._base import SequenceLayer as SequenceLayer
 from s5jax.layers._dense_ssm import DenseSSM as DenseSSM
 from s5jax.layers._diagonal import DiagonalLayer as DiagonalLayer
 from s5jax.layers._dlr import DLR as DLR
+from s5jax.layers._edits import Edits as Edits
 from s5jax.layers._gru import GRU as GRU
 from s5jax.layers._hope import HOPE as HOPE
+from s5jax.layers._kernel import KernelLayer as KernelLayer
 from s5jax.layers._labels import param_labels as param_labels
 from s5jax.layers._lru import LRU as LRU
 from s5jax.layers._reduce import reduce_order as reduce_order

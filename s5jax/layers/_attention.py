@@ -1,4 +1,4 @@
-"""Attention: the baseline that has no recurrence, behind the contract of the layers that do."""
+"""Attention: the baseline without a recurrence, behind the same contract."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,21 +7,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Inexact, Int
+from jaxtyping import Array, Float, Int
 
 from s5jax._errors import check_positive
-from s5jax.layers._base import Edits, SequenceLayer
+from s5jax._promotion import with_axes
+from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import matmul
-from s5jax.layers._devices import check_shares, exchange, gather, own_share
+from s5jax.layers._devices import check_shares, exchange, gather, gather_edits, own_share
+from s5jax.layers._edits import Edits, select
 from s5jax.layers._inputs import exportable
-from s5jax.layers._masks import select
 from s5jax.ops import window_attention
 
 
 class AttentionCoefficients(NamedTuple):
     """The parameters; nothing depends on a step length."""
 
-    W_qkv: Float[Array, "H 3H"]
+    W_qkv: Float[Array, "H 3*H"]
     W_o: Float[Array, "H H"]
     scale: Float[Array, ""]
 
@@ -64,7 +65,7 @@ class Attention(SequenceLayer):
         n_heads: number of heads; each has ``H / n_heads`` features, an even number.
         l_max: number of steps W that a step sees.
         bidirectional: also see the next ``l_max - 1`` steps.
-        dtype: dtype of the matrix products and the output; by default that of inputs and parameters
+        dtype: dtype of the matrix products and the output; by default, inputs and parameters decide
             together. Scores and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -110,7 +111,7 @@ class Attention(SequenceLayer):
         if d_model % (2 * n_heads):
             raise ValueError(
                 "Attention: `d_model` must be a multiple of 2 * `n_heads`, since rotary positions "
-                f"turn pairs of features of a head; got {d_model} and {n_heads} heads."
+                f"rotate pairs of features of a head; got {d_model} and {n_heads} heads."
             )
         self.d_model, self.n_heads, self.l_max = d_model, n_heads, l_max
         self.bidirectional = bidirectional
@@ -121,19 +122,19 @@ class Attention(SequenceLayer):
         self.W_o = nnx.Param(init(rngs.params(), (d_model, d_model), param_dtype))
         self.scale = nnx.Param(jnp.asarray((d_model // n_heads) ** -0.5, param_dtype))
 
-    def algorithm(self, L: int, batch: int = 1) -> str:
-        """Attention in blocks, see `s5jax.ops.window_attention`."""
+    def algorithm_for(self, L: int, batch: int = 1) -> str:
+        """Returns ``"attention"``, in blocks: see `s5jax.ops.window_attention`."""
         del L, batch
         return "attention"
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> AttentionCoefficients:
-        """The parameters as they are."""
+        """Returns the parameters unchanged."""
         return AttentionCoefficients(self.W_qkv[...], self.W_o[...], self.scale[...])
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> AttentionState:
-        """An empty cache."""
+        """Returns an empty cache."""
         dtype = self._state_dtype()
         heads = (self.n_heads, self.d_model // self.n_heads)
         cache = jnp.zeros((*batch_shape, self.l_max, *heads), dtype)
@@ -142,82 +143,60 @@ class Attention(SequenceLayer):
     def advance(
         self, coefficients: AttentionCoefficients, state: AttentionState, u: Array
     ) -> tuple[Array, AttentionState]:
-        """One query, against the cache and its own key."""
-        y, state = self.parallel(coefficients, state, u[..., None, :])
-        return y[..., 0, :], state
+        """Attends with one query to the cache and its own key."""
+        y, last = self._run(coefficients, state, u[..., None, :], Edits())
+        assert last is not None
+        return y[..., 0, :], last
 
-    def parallel(
-        self, coefficients: AttentionCoefficients, state: AttentionState, u: Array
-    ) -> tuple[Array, AttentionState]:
-        """All queries of a plain sequence, against the cache and the sequence's keys."""
-        y, last = self._attend(state, self._project(coefficients, u), Edits())
-        return self._output(coefficients, y, u), last
+    def run(
+        self, state: AttentionState | None, u: Array, edits: Edits, *, reverse: bool = False
+    ) -> tuple[Array, AttentionState | None]:
+        """Attends with masks for resets and padding, or one step at a time if L is a symbol."""
+        if not isinstance(u.shape[-2], int):
+            return super().run(state, u, edits)
+        del reverse  # see `run_both`
+        return self._run(self.coefficients(), state, u, edits)
 
-    def from_rest(
-        self, coefficients: AttentionCoefficients, u: Inexact[Array, "*batch L H"]
-    ) -> Inexact[Array, "*batch L H"]:
-        """The same without a cache."""
-        y, _ = self._attend(None, self._project(coefficients, u), Edits())
-        return self._output(coefficients, y, u)
+    def run_both(self, u: Array, edits: Edits) -> Array:
+        """Attends by one softmax over both sides."""
+        return self.run(None, u, edits)[0]
 
-    def two_sided(
-        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
-    ) -> Inexact[Array, "*batch L H"]:
-        """One softmax over both sides."""
-        return self.edited(self.init_state(u.shape[:-2]), u, dt, Edits())[0]
-
-    def edited(
-        self,
-        state: AttentionState,
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], AttentionState]:
-        """Resets and padding are masks of the scores."""
-        c = self.coefficients()
-        y, last = self._attend(None if self.bidirectional else state, self._project(c, u), edits)
-        return self._output(c, y, u), state if last is None else last
-
-    def any_length(
-        self,
-        state: AttentionState,
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], AttentionState]:
-        """Against the cache, one step after the other; one softmax over both sides is no scan."""
-        if self.bidirectional:
-            raise ValueError(
-                "Attention: the length of the sequence must be a number for a bidirectional layer, "
-                f"whose softmax is over both sides; got {u.shape[-2]}. Export with a fixed length, "
-                "or build it with `bidirectional=False`."
-            )
-        return super().any_length(state, u, scalar_dt, edits)
-
-    def on_chunk(
-        self,
-        state: AttentionState | None,
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], Any]:
-        """All steps of a share of the heads, for which devices exchange what they have."""
+    def run_shard(
+        self, state: AttentionState | None, u: Array, edits: Edits
+    ) -> tuple[Array, AttentionState | None]:
+        """Attends with a share of the heads, for which devices exchange what they have."""
         check_shares(self, "n_heads", self.n_heads)
         c = self.coefficients()
         q, k, v = (exchange(x, split=-2, join=-3) for x in self._project(c, u))
-        edits = jax.tree.map(lambda edit: gather(edit, -1), edits)
-        y, last = self._attend(_each_cache(own_share, state), (q, k, v), edits)
+        y, last = self._attend(_each_cache(own_share, state), (q, k, v), gather_edits(edits))
         return self._output(c, exchange(y, split=-3, join=-2), u), _each_cache(gather, last)
+
+    def check_use(self, use: str, got: object = None) -> None:
+        """Raises a ValueError for a symbolic length, too, if the layer is bidirectional."""
+        super().check_use(use, got)
+        if self.bidirectional and use == "symbolic length":
+            raise ValueError(
+                "Attention: the length of the sequence must be a number for a bidirectional layer, "
+                f"whose softmax is over both sides; got {got}. Export with a fixed length, or "
+                "build it with `bidirectional=False`."
+            )
+
+    def _run(
+        self, c: AttentionCoefficients, state: AttentionState | None, u: Array, edits: Edits
+    ) -> tuple[Array, AttentionState | None]:
+        y, last = self._attend(state, self._project(c, u), edits)
+        return self._output(c, y, u), last
 
     def _attend(
         self, state: AttentionState | None, heads: tuple[Array, Array, Array], edits: Edits
     ) -> tuple[Array, Any]:
-        """Queries, keys and values of any number of heads; without a state none comes out."""
+        """Attends with any number of heads; returns a state only if one was passed."""
         q, k, v = heads
         if state is None:
-            segments = None if edits.plain else _segments(k.shape[:-2], edits)
-            two_sided = self.bidirectional
-            y = window_attention(q, k, v, self.l_max, segments=segments, two_sided=two_sided)
+            segments = None if edits.uniform else _segments(k.shape[:-2], edits)
+            y = window_attention(
+                q, k, v, self.l_max, segments=segments, bidirectional=self.bidirectional
+            )
             return y, None
         segments = _segments(k.shape[:-2], edits)
         k, v = (
@@ -237,7 +216,8 @@ class Attention(SequenceLayer):
         if valid is None:
             k, v, segments = k[..., -W:, :, :], v[..., -W:, :, :], segments[..., -W:]
         else:
-            held = valid.sum(-1)[..., None] + jnp.arange(W)
+            length = valid.sum(-1)[..., None]
+            held = length + with_axes(jnp.arange(W), length)
             k, v = (jnp.take_along_axis(x, held[..., None, None], axis=-3) for x in (k, v))
             segments = jnp.take_along_axis(segments, held, axis=-1)
         seen = (segments == segments[..., -1:]) & (segments >= 0)
@@ -246,7 +226,7 @@ class Attention(SequenceLayer):
         return AttentionState(k, v, seen.astype(dtype))
 
     def _project(self, c: AttentionCoefficients, u: Array) -> tuple[Array, Array, Array]:
-        """Queries, times the temperature, keys and values of every head."""
+        """Returns queries, scaled by the temperature, keys and values of every head."""
         dtype = self._compute_dtype(u)
         x = matmul(u.astype(dtype), c.W_qkv.astype(dtype))
         x = x.reshape(*u.shape[:-1], 3, self.n_heads, self.d_model // self.n_heads)
@@ -262,14 +242,14 @@ class Attention(SequenceLayer):
 def _each_cache(
     f: Callable[[Array, int], Array], state: AttentionState | None
 ) -> AttentionState | None:
-    """Applies a map along the axis of heads to what has one."""
+    """Applies a map along the axis of heads to the arrays that have one."""
     if state is None:
         return None
     return state._replace(keys=f(state.keys, -2), values=f(state.values, -2))
 
 
 def _segments(shape: tuple[int, ...], edits: Edits) -> Int[Array, "*batch L"]:
-    """The number of each step's segment; -1 for padding."""
+    """Returns the number of each step's segment, and -1 for padding."""
     if edits.resets is None:
         segments = jnp.zeros(shape, jnp.int32)
     else:

@@ -1,68 +1,64 @@
-"""The contract that every sequence layer keeps, and the code that keeps it for them."""
+"""The contract of every sequence layer: three methods to write, and all that follows from them."""
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Bool, Inexact, Integer, PyTree, Real
 
 from s5jax._errors import as_integer
-from s5jax.layers._devices import over_devices, placement, take_turns
-from s5jax.layers._inputs import as_array, as_reals, check_state, known_values
-from s5jax.layers._masks import poisoned_steps, select, valid_steps
+from s5jax.layers._devices import next_share, over_devices, placement, relay
+from s5jax.layers._edits import (
+    Edits,
+    check_dt,
+    check_edits,
+    contain_nonfinite,
+    select,
+    select_state,
+)
+from s5jax.layers._inputs import as_reals, check_state
 from s5jax.layers._module import Module
+from s5jax.layers._steps import derive_ssm, scan_steps
 from s5jax.ops import StateSpace
-
-
-class Edits(NamedTuple):
-    """What may differ from step to step, with time on axis -1; None where it does not."""
-
-    dt: Array | None = None
-    resets: Array | None = None
-    valid: Array | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing differs."""
-        return all(edit is None for edit in self)
 
 
 class SequenceLayer(Module):
     r"""Base class of all layers: a causal map of sequences with a state, or two of them.
 
-    A family supplies four methods, and this class makes the whole contract of them:
+    A layer implements three methods:
 
-    =====================================  ====================================================
-    ``coefficients(dt, backward=False)``   what one step needs, discretised once outside any loop
+    =====================================  =====================================================
+    ``coefficients(dt, backward=False)``   the parameters of one step, discretised
     ``init_state(batch_shape)``            the state before the first step, a pytree of arrays
     ``advance(coefficients, state, u)``    the definition: one step, ``(y, state)``
-    ``parallel(coefficients, state, u)``   the same for a plain sequence, as fast as possible
-    =====================================  ====================================================
+    =====================================  =====================================================
 
-    ``lengths``, ``resets`` and a ``dt`` per step are *edits* of single steps. The base class
-    applies them in `generic_scan`, one step after the other: exact for every family, and slower
-    than ``parallel``. A family that can do better overrides `edited`, as the diagonal layers do.
+    Everything else follows from them. Three more methods exist for speed, and their defaults scan
+    `advance` over time:
+
+    =====================================  =====================================================
+    ``run(state, u, edits, reverse)``      a sequence through one of the two maps
+    ``run_both(u, edits)``                 a sequence through both maps of a bidirectional layer
+    ``run_shard(state, u, edits)``         one device's share of the time steps
+    =====================================  =====================================================
 
     A bidirectional layer adds a second map that runs backward in time, with the coefficients of
-    ``backward=True``. It has no state to hand on, so it neither steps nor streams.
+    ``backward=True``. It has no final state, so it neither steps nor streams.
+
+    ``lengths``, ``resets`` and ``dt`` become one checked value, `Edits`, in the outermost call. A
+    ``run`` that is fast only if all steps are alike tests ``edits.uniform`` and leaves the rest to
+    ``super().run``.
 
     Under a mesh (`jax.set_mesh`) a call splits time over the axis ``seq``, and the first batch axis
-    over the axis ``data``, where there is such an axis. What it does is the same then, and each
-    device needs its share of the memory only. Axes of the type `jax.sharding.AxisType.Explicit` are
-    left to the compiler during the call; outputs are then split as the inputs are. A
-    family overrides `on_chunk`, one device's share, if it can do better than to take turns:
-    diagonal layers exchange the states at the ends of their chunks, and attention and layers with a
-    kernel exchange steps for some of the heads or features.
+    over the axis ``data``, where there is such an axis. Results are the same, and each device holds
+    its share only. Axes of the type `jax.sharding.AxisType.Explicit` are left to the compiler
+    during the call; outputs are then split as the inputs are.
 
-    Time is axis -2 and features are axis -1; any leading axes are batch axes. Calls and steps take
-    whatever `numpy.asarray` makes real numbers of, integers included.
-
-    In a program of `jax.export` the length may be a symbol; `any_length` then runs one step after
-    the other. Tables of `nnx.tabulate` have rows for calls and steps, not for the methods above.
+    Time is axis -2 and features are axis -1; any leading axes are batch axes. Calls and steps
+    accept whatever `numpy.asarray` converts to real numbers, integers included. In a program of
+    `jax.export` the length may be a symbol; such sequences run step by step.
     """
 
     continuous_time: ClassVar[bool] = False
@@ -72,13 +68,13 @@ class SequenceLayer(Module):
     """Whether an output feature depends on other input features; the kernel is then a matrix."""
 
     linear: ClassVar[bool] = True
-    """Whether outputs are linear in the inputs, so that there is an impulse response."""
+    """Whether outputs are linear in the inputs, so that an impulse response exists."""
 
     backward_delay: ClassVar[int] = 0
     """Steps by which the backward map of a bidirectional layer lags.
 
-    0 if its output at a step depends on the input there; 1 if only on those after it, which is the
-    convention of S4, DLR and SGConv.
+    0 if its output at a step depends on the input of that step; 1 if only on later inputs, which is
+    the convention of S4, DLR and SGConv.
     """
 
     d_model: int
@@ -91,47 +87,62 @@ class SequenceLayer(Module):
         """Number of output features."""
         return self.d_model
 
-    def algorithm(self, L: int, batch: int = 1) -> str:
-        """How plain sequences of L steps are computed: what ``"auto"`` chose, if it was to."""
+    def algorithm_for(self, L: int, batch: int = 1) -> str:
+        """Returns the algorithm for uniform sequences of L steps, resolved if it is ``"auto"``."""
         del L, batch
         return "stepwise"
 
     def coefficients(self, dt: Array | float | None = None, *, backward: bool = False) -> PyTree:
-        """Parameters of one step; a ``dt`` of shape ``(*batch,)`` puts those axes in front."""
+        """Returns the parameters of one step; a ``dt`` of shape ``(*batch,)`` adds those axes."""
         raise NotImplementedError(f"{type(self).__name__} must define `coefficients`.")
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> PyTree[Array]:
-        """The state before the first step, for a batch of the given shape."""
+        """Returns the state before the first step, for a batch of the given shape."""
         raise NotImplementedError(f"{type(self).__name__} must define `init_state`.")
 
     def advance(
         self, coefficients: PyTree, state: PyTree[Array], u: Inexact[Array, "*batch H"]
     ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
-        """One step: the output and the next state."""
+        """Takes one step: returns the output and the next state."""
         raise NotImplementedError(f"{type(self).__name__} must define `advance`.")
 
-    def parallel(
-        self, coefficients: PyTree, state: PyTree[Array], u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-        """All steps of a plain sequence: the outputs and the last state."""
-        raise NotImplementedError(f"{type(self).__name__} must define `parallel`.")
+    @overload
+    def __call__(
+        self,
+        u: Real[ArrayLike, "*batch L H"] | Sequence[Any],
+        *,
+        state: PyTree[Array] | None = None,
+        lengths: Integer[ArrayLike, "*batch"] | Sequence[Any] | None = None,
+        resets: Bool[ArrayLike, "*batch L"] | Sequence[Any] | None = None,
+        dt: Real[ArrayLike, ""] | Real[ArrayLike, "*batch L"] | Sequence[Any] | None = None,
+        edits: Edits | None = None,
+        return_state: Literal[False] = False,
+    ) -> Inexact[Array, "*batch L out"]: ...
 
-    def from_rest(
-        self, coefficients: PyTree, u: Inexact[Array, "*batch L H"]
-    ) -> Inexact[Array, "*batch L H"]:
-        """A plain sequence, no state handed in or on: a convolution, where that is faster."""
-        return self.parallel(coefficients, self.init_state(u.shape[:-2]), u)[0]
+    @overload
+    def __call__(
+        self,
+        u: Real[ArrayLike, "*batch L H"] | Sequence[Any],
+        *,
+        state: PyTree[Array] | None = None,
+        lengths: Integer[ArrayLike, "*batch"] | Sequence[Any] | None = None,
+        resets: Bool[ArrayLike, "*batch L"] | Sequence[Any] | None = None,
+        dt: Real[ArrayLike, ""] | Real[ArrayLike, "*batch L"] | Sequence[Any] | None = None,
+        edits: Edits | None = None,
+        return_state: Literal[True],
+    ) -> tuple[Inexact[Array, "*batch L out"], PyTree[Array]]: ...
 
     def __call__(
         self,
-        u: Inexact[Array, "*batch L H"],
+        u: Real[ArrayLike, "*batch L H"] | Sequence[Any],
         *,
         state: PyTree[Array] | None = None,
-        lengths: Int[Array, "*batch"] | None = None,
-        resets: Bool[Array, "*batch L"] | None = None,
-        dt: Float[Array, "*batch L"] | float | None = None,
+        lengths: Integer[ArrayLike, "*batch"] | Sequence[Any] | None = None,
+        resets: Bool[ArrayLike, "*batch L"] | Sequence[Any] | None = None,
+        dt: Real[ArrayLike, ""] | Real[ArrayLike, "*batch L"] | Sequence[Any] | None = None,
+        edits: Edits | None = None,
         return_state: bool = False,
-    ) -> Any:
+    ) -> Inexact[Array, "*batch L out"] | tuple[Inexact[Array, "*batch L out"], PyTree[Array]]:
         """Maps a batch of sequences.
 
         A NaN or an infinity in the inputs makes outputs from its step on non-finite (the gates of a
@@ -144,51 +155,58 @@ class SequenceLayer(Module):
             state: state before the first step, from `init_state` or an earlier call; zero if
                 omitted.
             lengths: ``(*batch,)``, the true lengths of right-padded sequences. Padded inputs may
-                hold anything, NaN included; padded outputs are zero, and the state that is returned
-                is the one after ``lengths`` steps.
+                hold anything, NaN included; padded outputs are zero, and a returned state is the
+                one after ``lengths`` steps.
             resets: ``(*batch, L)``, True at the first step of a new segment. Nothing crosses a
                 reset, in either direction.
             dt: length of the interval that a step stands for, relative to the layer's own, either
                 one positive number (another sampling rate) or one per step that is not negative
                 (irregular sampling). Continuous-time layers only.
+            edits: the last three, already checked, as a model passes them to its layers.
             return_state: also return the state after the last step.
 
         Returns:
-            Outputs, ``(*batch, L, H)``; with ``return_state`` the pair of them and the state.
+            Outputs, ``(*batch, L, H)``; with ``return_state`` the pair of outputs and state.
 
         Raises:
             ValueError: if shapes or values break these rules, if ``dt`` is given to a discrete-time
                 layer, or if a bidirectional layer is asked for a state.
         """
-        u = as_reals(type(self).__name__, "u", u, self.param_dtype)
-        at_rest = state is None and not return_state
-        padding_counts = self.bidirectional and not self.linear  # zeros ahead are inputs to it
-        state, edits, scalar_dt = self._check(u, state, lengths, resets, dt, return_state)
-        valid, poisoned = edits.valid, None
-        if valid is not None:
-            u = select(valid, u, 0)
-        if edits.resets is not None:
-            u, state, edits, poisoned = self._contain_nonfinite(u, state, edits, edits.resets)
-        elif edits.dt is None and not (return_state or padding_counts):
-            edits = Edits()  # the zeros are enough
-        run = functools.partial(over_devices, self) if any(placement(u)) else self.whole
-        y, state = run(None if at_rest else state, u, scalar_dt, edits)
-        if poisoned is not None:
-            y = select(poisoned, jnp.full_like(y, jnp.nan), y)
-            state = jax.tree.map(
-                lambda x: select(poisoned[..., -1], jnp.full_like(x, jnp.nan), x), state
+        name = type(self).__name__
+        u = as_reals(name, "u", u, self.param_dtype)
+        if u.ndim < 2 or u.shape[-1] != self.d_model or u.shape[-2] < 1:
+            raise ValueError(
+                f"{name}: `u` must have shape (*batch, L, {self.d_model}) with L >= 1; "
+                f"got {u.shape}."
             )
-        if valid is not None:
-            y = select(valid, y, 0)
-        return (y, state) if return_state else y
+        if edits is None:
+            edits = check_edits(
+                name,
+                u.shape,
+                lengths=lengths,
+                resets=resets,
+                dt=dt,
+                discrete=None if self.continuous_time else name,
+                dtype=self.param_dtype,
+            )
+        if state is not None or return_state:
+            self.check_use("state")
+            start = self.init_state(u.shape[:-2])
+            state = start if state is None else check_state(name, state, start)
+        if edits.valid is not None or edits.resets is not None:
+            self.check_use("lengths")
+        if not isinstance(u.shape[-2], int):
+            self.check_use("symbolic length", u.shape[-2])
+        y, last = self._map(state, u, edits, last_state=return_state)
+        return (y, last) if return_state else y
 
     def step(
         self,
-        u: Inexact[Array, "*batch H"],
+        u: Real[ArrayLike, "*batch H"] | Sequence[Any],
         state: PyTree[Array],
-        dt: Float[Array, "*batch"] | float | None = None,
+        dt: Real[ArrayLike, ""] | Real[ArrayLike, "*batch"] | Sequence[Any] | None = None,
     ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
-        """One time step: what `__call__` does for a sequence of length one, without its overhead.
+        """Takes one time step: a call on a sequence of length one, without its overhead.
 
         Args:
             u: input, ``(*batch, H)``.
@@ -201,18 +219,21 @@ class SequenceLayer(Module):
         Raises:
             ValueError: if the layer is bidirectional, the shape is wrong, or ``dt`` does not apply.
         """
-        self._needs_causal("step")
-        where = f"{type(self).__name__}.step"
+        self.check_use("step")
+        name = type(self).__name__
+        where = f"{name}.step"
         u = as_reals(where, "u", u, self.param_dtype)
         if u.ndim < 1 or u.shape[-1] != self.d_model:
             raise ValueError(
                 f"{where}: `u` must have shape (*batch, {self.d_model}); got {u.shape}."
             )
         state = check_state(where, state, self._state_like(state, u.shape[:-1]))
-        return self.advance(self.coefficients(self._check_dt(dt, u.shape[:-1])), state, u)
+        discrete = None if self.continuous_time else name
+        dt = check_dt(name, dt, u.shape[:-1], discrete=discrete, dtype=self.param_dtype)
+        return self.advance(self.coefficients(dt), state, u)
 
     def kernel(self, L: int) -> Array | tuple[Array, Array]:
-        """Impulse response of the layer at lags ``0, ..., L - 1``, the skip term at lag 0 included.
+        """Returns the impulse response at lags ``0, ..., L - 1``, with the skip term at lag 0.
 
         Args:
             L: number of lags.
@@ -225,146 +246,114 @@ class SequenceLayer(Module):
         Raises:
             ValueError: if ``L`` is not positive, or the layer is not linear.
         """
+        name = type(self).__name__
         if not self.linear:
             raise ValueError(
-                f"{type(self).__name__}.kernel: this layer is not linear in its inputs, so no "
-                "impulse response describes it. Call it on sequences instead."
+                f"{name}.kernel: this layer is not linear in its inputs, so no impulse response "
+                "describes it. Call it on sequences instead."
             )
+        self.check_use("kernel")
         lags = as_integer(L)
         if lags is None or lags < 1:
-            raise ValueError(f"{type(self).__name__}.kernel: `L` must be at least 1; got {L}.")
-        forward = self._impulse_response(self.coefficients(), lags)
+            raise ValueError(f"{name}.kernel: `L` must be at least 1; got {L}.")
+        forward = self._impulse_response(lags)
         if not self.bidirectional:
             return forward
-        return forward, self._impulse_response(self.coefficients(backward=True), lags)
+        return forward, self._impulse_response(lags, backward=True)
 
     def to_ssm(self) -> StateSpace:
-        """The layer as an explicit discrete state space, where one exists exactly.
+        r"""Returns the layer as an explicit discrete state space, where one exists exactly.
+
+        By default the matrices are the derivatives of `advance`. As :math:`y_k` is read off the
+        state after step k, H more states hold the output.
 
         Raises:
-            ValueError: if the layer has none.
+            ValueError: if the layer is bidirectional, or not linear.
         """
-        raise ValueError(
-            f"{type(self).__name__}.to_ssm: this layer is not a finite state space of fixed "
-            "matrices."
-        )
+        if not self.linear:
+            raise ValueError(
+                f"{type(self).__name__}.to_ssm: this layer is not linear in its inputs, so it is "
+                "not a finite state space of fixed matrices. Use `step`."
+            )
+        self.check_use("to_ssm")
+        return derive_ssm(self)
 
-    def whole(
+    def run(
         self,
         state: PyTree[Array] | None,
         u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-        """All steps on one device, by the method that serves them.
-
-        Without a state it starts from rest, and the one that it returns means nothing.
-        """
-        start = self.init_state(u.shape[:-2]) if state is None else state
-        if not isinstance(u.shape[-2], int):
-            return self.any_length(start, u, scalar_dt, edits)
-        if not edits.plain:
-            return self.edited(start, u, scalar_dt, edits)
-        if self.bidirectional:
-            return self.two_sided(u, scalar_dt), start
-        if state is None:
-            return self.from_rest(self.coefficients(scalar_dt), u), start
-        return self.parallel(self.coefficients(scalar_dt), state, u)
-
-    def on_chunk(
-        self,
-        state: PyTree[Array] | None,
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-        """`whole` for the steps that one of the devices on the mesh axis ``seq`` has.
-
-        The state is that before, and after, the steps of all devices, the same on each.
-        """
-        start = self.init_state(u.shape[:-2]) if state is None else state
-        return take_turns(self, start, u, scalar_dt, edits)
-
-    def any_length(
-        self,
-        state: PyTree[Array],
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-        """A sequence whose length is a symbol of `jax.export`: one step after the other."""
-        return SequenceLayer.edited(self, state, u, scalar_dt, edits)
-
-    def edited(
-        self,
-        state: PyTree[Array],
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-        """A sequence with edits of single steps: by `generic_scan` unless a family knows better."""
-        y, last = self.generic_scan(state, u, scalar_dt, edits)
-        if not self.bidirectional:
-            return y, last
-        start = self.init_state(u.shape[:-2])
-        reverse, _ = self.generic_scan(start, u, scalar_dt, edits, backward=True)
-        return y + self.deliver(reverse, edits.resets), last
-
-    def two_sided(
-        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
-    ) -> Inexact[Array, "*batch L H"]:
-        """A plain sequence through both maps of a bidirectional layer."""
-        start = self.init_state(u.shape[:-2])
-        forward, _ = self.parallel(self.coefficients(dt), start, u)
-        reverse, _ = self.parallel(self.coefficients(dt, backward=True), start, jnp.flip(u, -2))
-        return forward + self.deliver(jnp.flip(reverse, -2))
-
-    def generic_scan(
-        self,
-        state: PyTree[Array],
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
         edits: Edits,
         *,
-        backward: bool = False,
-    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-        """Runs `advance` over time: exact for every family and every edit, one step at a time.
+        reverse: bool = False,
+    ) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array] | None]:
+        """Runs a sequence through the forward map, or with ``reverse`` through the backward one.
 
-        A reset *selects* the initial state, and padding *selects* the old one; a product with zero
-        would let a NaN through. Outputs of the backward map are yet to be delivered.
+        By default it scans `advance`, which is exact for every layer and every edit. A reset
+        *selects* the initial state, and padding *selects* the old one; a product with zero would
+        let a NaN through.
+
+        Args:
+            state: state before the first step (after the last one with ``reverse``). None starts
+                from zero and asks for no final state.
+            u: inputs; zero on padding.
+            edits: checked edits. Resets mark first steps in the order of time in both directions.
+            reverse: run the backward map, from the last step to the first. Its outputs are not
+                yet aligned: see `align_backward`.
+
+        Returns:
+            Outputs, and the final state, or None if ``state`` is None.
         """
-        fixed = None if edits.dt is not None else self.coefficients(scalar_dt, backward=backward)
-        start = self.init_state(u.shape[:-2])
-        resets = edits.resets
-        if backward and resets is not None:
-            resets = jnp.concatenate([resets[..., 1:], jnp.zeros_like(resets[..., :1])], -1)
-        per_step = Edits(
-            *(None if e is None else jnp.moveaxis(e, -1, 0) for e in edits._replace(resets=resets))
-        )
+        return scan_steps(self, state, u, edits, reverse=reverse)
 
-        def body(state: PyTree, inputs: tuple[Array, Edits]) -> tuple[PyTree, Array]:
-            u_t, edit = inputs
-            coefficients = fixed
-            if coefficients is None:
-                coefficients = self.coefficients(edit.dt, backward=backward)
-            if edit.resets is not None:
-                state = _select_state(edit.resets, start, state)
-            y, new_state = self.advance(coefficients, state, u_t)
-            if edit.valid is not None:
-                new_state = _select_state(edit.valid, new_state, state)
-            return new_state, y
+    def run_both(
+        self, u: Inexact[Array, "*batch L H"], edits: Edits
+    ) -> Inexact[Array, "*batch L out"]:
+        """Runs a sequence through both maps of a bidirectional layer, and adds their outputs."""
+        forward, _ = self.run(None, u, edits)
+        backward, _ = self.run(None, u, edits, reverse=True)
+        return forward + self.align_backward(backward, edits.resets)
 
-        inputs = (jnp.moveaxis(u, -2, 0), per_step)
-        last, y = _scan(body, state, inputs, reverse=backward)
-        return jnp.moveaxis(y, 0, -2), last
+    def run_shard(
+        self, state: PyTree[Array] | None, u: Inexact[Array, "*batch L H"], edits: Edits
+    ) -> tuple[Inexact[Array, "*batch L out"], PyTree[Array] | None]:
+        """Runs the time steps of one device on the mesh axis ``seq``.
 
-    def deliver(
+        By default devices find the states at their ends one after another, and then all outputs
+        together: exact, with a share of the memory, but no faster than one device.
+
+        Args:
+            state: state before the steps of all devices, the same on each; None as in `run`.
+            u: this device's inputs.
+            edits: this device's edits.
+
+        Returns:
+            This device's outputs, and the state after the steps of all devices.
+        """
+        zero = self.init_state(u.shape[:-2])
+        first = zero if state is None else state
+        before, last = relay(lambda x: self.run(x, u, edits)[1], first)
+        y, _ = self.run(before, u, edits)
+        if not self.bidirectional:
+            return y, None if state is None else last
+        cut = None if edits.resets is None else edits.resets[..., 0]
+
+        def leave(x: PyTree[Array]) -> PyTree[Array]:
+            _, x = self.run(x, u, edits, reverse=True)
+            return x if cut is None else select_state(cut, zero, x)
+
+        before, _ = relay(leave, zero, reverse=True)
+        backward, _ = self.run(before, u, edits, reverse=True)
+        ahead = backward[..., :1, :]
+        ahead = next_share(ahead if cut is None else select(cut, jnp.zeros_like(ahead), ahead))
+        return y + self.align_backward(backward, edits.resets, ahead), None
+
+    def align_backward(
         self,
         y: Inexact[Array, "*batch L H"],
         resets: Bool[Array, "*batch L"] | None = None,
         ahead: Inexact[Array, "*batch 1 H"] | None = None,
     ) -> Inexact[Array, "*batch L H"]:
-        """Brings the outputs of the backward map to the steps that they belong to.
+        """Moves the outputs of the backward map to the steps that they belong to.
 
         ``ahead`` is the output that follows the last one, zero if omitted.
         """
@@ -375,12 +364,67 @@ class SequenceLayer(Module):
         ahead = jnp.zeros_like(y[..., :1, :]) if ahead is None else ahead
         return jnp.concatenate([y[..., 1:, :], ahead], -2)
 
+    def check_use(self, use: str, got: object = None) -> None:
+        """Raises a ValueError if the layer cannot serve a use.
+
+        Args:
+            use: ``"state"``, ``"step"``, ``"to_ssm"`` or the name of a function that needs a causal
+                layer; ``"lengths"`` (or resets), ``"kernel"``, or ``"symbolic length"``.
+            got: what the caller received, for the message.
+        """
+        del got
+        if self.bidirectional and use not in ("lengths", "kernel", "symbolic length"):
+            raise ValueError(
+                f"{type(self).__name__}: `{use}` needs a causal layer, and this one is "
+                "bidirectional, so its outputs depend on inputs to come. Build it with "
+                "`bidirectional=False`, or call it on whole sequences."
+            )
+
+    def zero_state(
+        self, batch_shape: Sequence[int], *shape: int, complex_valued: bool = False
+    ) -> Inexact[Array, "..."]:
+        """Returns zeros in the dtype of states, which is float32 or wider."""
+        dtype = self._state_dtype()
+        dtype = jnp.result_type(dtype, jnp.complex64) if complex_valued else dtype
+        return jnp.zeros((*batch_shape, *shape), dtype)
+
+    def _map(
+        self, state: PyTree[Array] | None, u: Array, edits: Edits, *, last_state: bool
+    ) -> tuple[Array, PyTree[Array] | None]:
+        """Maps checked arguments: keeps padding and non-finite values apart, and picks the run."""
+        valid, poisoned = edits.valid, None
+        if valid is not None:
+            u = select(valid, u, 0)
+        if edits.resets is not None:
+            u, state, edits, poisoned = contain_nonfinite(
+                u, state, edits, bidirectional=self.bidirectional
+            )
+        elif not (edits.irregular or last_state or (self.bidirectional and not self.linear)):
+            edits = edits._replace(valid=None)  # zeros at the end change nothing before it
+        whole = SequenceLayer._run_whole
+        if any(placement(u.shape)):
+            y, last = over_devices(self, whole, type(self).run_shard, state, u, edits)
+        else:
+            y, last = whole(self, state, u, edits)
+        if poisoned is not None:
+            y = select(poisoned, jnp.full_like(y, jnp.nan), y)
+            last = jax.tree.map(
+                lambda x: select(poisoned[..., -1], jnp.full_like(x, jnp.nan), x), last
+            )
+        return y if valid is None else select(valid, y, 0), last
+
+    def _run_whole(
+        self, state: PyTree[Array] | None, u: Array, edits: Edits
+    ) -> tuple[Array, PyTree[Array] | None]:
+        """Runs whole sequences on one device."""
+        return (self.run_both(u, edits), None) if self.bidirectional else self.run(state, u, edits)
+
     def _compute_dtype(self, u: Array) -> DTypeLike:
         """The dtype of products and outputs."""
         return jnp.promote_types(u.dtype, self.param_dtype) if self.dtype is None else self.dtype
 
     def _state_dtype(self) -> DTypeLike:
-        """The dtype of states, float32 or wider; see `jnp.result_type` for complex ones."""
+        """The dtype of real states, float32 or wider."""
         dtype = self.param_dtype if self.dtype is None else self.dtype
         return jnp.promote_types(dtype, jnp.float32)
 
@@ -389,127 +433,12 @@ class SequenceLayer(Module):
         del state
         return self.init_state(batch_shape)
 
-    def _impulse_response(self, coefficients: PyTree, L: int) -> Array:
+    def _impulse_response(self, L: int, *, backward: bool = False) -> Array:
         def response(u_0: Array) -> Array:
-            u = jnp.zeros((L, self.d_model), u_0.dtype).at[0].set(u_0)
-            return self.parallel(coefficients, self.init_state(), u)[0]
+            u = jnp.zeros((L, self.d_model), u_0.dtype).at[-1 if backward else 0].set(u_0)
+            y, _ = self.run(None, u, Edits(), reverse=backward)
+            return jnp.flip(y, 0) if backward else y
 
         if not self.mixes_features:
             return response(jnp.ones(self.d_model))
         return jnp.moveaxis(jax.lax.map(response, jnp.eye(self.d_model)), 0, -1)
-
-    def _needs_causal(self, what: str) -> None:
-        if self.bidirectional:
-            raise ValueError(
-                f"{type(self).__name__}: `{what}` needs a causal layer, and this one is "
-                "bidirectional, so its outputs depend on inputs to come. Build it with "
-                "`bidirectional=False`, or call it on whole sequences."
-            )
-
-    def _check(
-        self, u: Array, state: Any, lengths: Any, resets: Any, dt: Any, return_state: bool
-    ) -> tuple[PyTree, Edits, Array | float | None]:
-        name = type(self).__name__
-        if u.ndim < 2 or u.shape[-1] != self.d_model or u.shape[-2] < 1:
-            raise ValueError(
-                f"{name}: `u` must have shape (*batch, L, {self.d_model}) with L >= 1; "
-                f"got {u.shape}."
-            )
-        if state is not None or return_state:
-            self._needs_causal("state")
-        start = self.init_state(u.shape[:-2])
-        state = start if state is None else check_state(name, state, start)
-        valid = valid_steps(name, lengths, u.shape)
-        if resets is not None:
-            resets = as_array(name, "resets", resets)
-            if resets.shape != u.shape[:-1] or resets.dtype != bool:
-                raise ValueError(
-                    f"{name}: `resets` must be boolean with shape {u.shape[:-1]}; "
-                    f"got {resets.dtype} with shape {resets.shape}."
-                )
-            resets = resets if valid is None else resets & valid
-        dt = self._check_dt(dt, u.shape[:-1], valid)
-        if dt is None or dt.ndim == 0:
-            return state, Edits(None, resets, valid), dt
-        return state, Edits(dt if valid is None else jnp.where(valid, dt, 0), resets, valid), None
-
-    def _check_dt(
-        self, dt: Any, shape: tuple[int, ...], valid: Array | None = None
-    ) -> Array | None:
-        name = type(self).__name__
-        if dt is None:
-            return None
-        if not self.continuous_time:
-            raise ValueError(
-                f"{name}: `dt` needs a continuous-time layer, and {name} has no step length. Use "
-                "S4, S4D or S5, or append the time gaps to the inputs."
-            )
-        dt = as_reals(name, "dt", dt, jnp.promote_types(self.param_dtype, jnp.float32))
-        if dt.shape not in ((), shape):
-            raise ValueError(
-                f"{name}: `dt` must be one number or have shape {shape}; got {dt.shape}."
-            )
-        values = known_values(dt if valid is None or dt.ndim == 0 else jnp.where(valid, dt, 0))
-        if values is not None:
-            fits = np.isfinite(values) & (values > 0 if dt.ndim == 0 else values >= 0)
-            rule = "be positive" if dt.ndim == 0 else "not be negative"
-            if not fits.all():
-                raise ValueError(f"{name}: `dt` must {rule}, and finite; got {values[~fits][0]}.")
-        return dt
-
-    def _contain_nonfinite(
-        self, u: Array, state: PyTree, edits: Edits, resets: Array
-    ) -> tuple[Array, PyTree, Edits, Array]:
-        """Replaces non-finite inputs by zero and says which outputs they must poison.
-
-        Masks alone would keep the values of other segments clean, but 0 * NaN would still reach the
-        gradients of the parameters.
-        """
-        bad = ~jnp.isfinite(u).all(-1)
-        if edits.dt is not None:
-            bad |= ~jnp.isfinite(edits.dt)
-            edits = edits._replace(dt=jnp.where(jnp.isfinite(edits.dt), edits.dt, 0))
-        for leaf in jax.tree.leaves(state):
-            finite = jnp.isfinite(leaf).all(tuple(range(bad.ndim - 1, leaf.ndim)))
-            bad = bad.at[..., 0].set(bad[..., 0] | (~finite & ~resets[..., 0]))
-        u = jnp.where(jnp.isfinite(u), u, 0)
-        state = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), state)
-        return u, state, edits, poisoned_steps(bad, resets, both_sides=self.bidirectional)
-
-
-def _select_state(mask: Array, on_true: PyTree[Array], on_false: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.map(lambda x, y: select(mask, x, y), on_true, on_false)
-
-
-_KEPT = 128
-
-
-def _scan(
-    body: Callable[[PyTree, PyTree], tuple[PyTree, Array]],
-    state: PyTree[Array],
-    inputs: PyTree[Array],
-    *,
-    reverse: bool,
-) -> tuple[PyTree[Array], Array]:
-    """`jax.lax.scan` whose gradient keeps one state in 128 and recomputes the others.
-
-    For S4 of 64 states at 16,384 steps this took four fifths of the time and a fortieth of the
-    memory.
-    """
-
-    def run(state: PyTree, inputs: PyTree) -> tuple[PyTree, Array]:
-        return jax.lax.scan(body, state, inputs, reverse=reverse)
-
-    L = jax.tree.leaves(inputs)[0].shape[0]
-    if not isinstance(L, int) or L < _KEPT:
-        return run(state, inputs)
-    cut = L - L % _KEPT
-    tail = jax.tree.map(lambda x: x[cut:], inputs)
-    blocks = jax.tree.map(lambda x: x[:cut].reshape(cut // _KEPT, _KEPT, *x.shape[1:]), inputs)
-    block = jax.checkpoint(run, prevent_cse=False)
-    if reverse:
-        state, y_tail = run(state, tail)
-    state, y = jax.lax.scan(block, state, blocks, reverse=reverse)
-    if not reverse:
-        state, y_tail = run(state, tail)
-    return state, jnp.concatenate([y.reshape(cut, *y.shape[2:]), y_tail])

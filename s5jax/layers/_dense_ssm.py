@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Inexact
 
 from s5jax._errors import check_positive
 from s5jax.layers._base import SequenceLayer
-from s5jax.ops import StateSpace
 
 
 class DenseCoefficients(NamedTuple):
@@ -36,14 +35,14 @@ class DenseSSM(SequenceLayer):
 
     Parameters: ``A`` of shape ``(G, N, N)``, ``B`` of shape ``(G, N, M)``, ``C`` of shape
     ``(G, M, N)`` and ``D`` of shape ``(G, M, M)``. The optimiser group ``"ssm"`` holds ``A`` and
-    ``B``. A state has shape ``(*batch, G, N)``. ``error_bound`` of shape ``(G,)`` is no parameter:
-    see `reduce_order`; it is zero in a layer that was not made by it.
+    ``B``. A state has shape ``(*batch, G, N)``. ``error_bound`` of shape ``(G,)`` is not a
+    parameter: see `reduce_order`. It is zero in a layer that `reduce_order` did not make.
 
     Args:
         d_model: number of features H.
         d_state: number of states N of each system.
         multi_input: whether all features share one system.
-        dtype: dtype of the output; by default that of inputs and parameters together. States are
+        dtype: dtype of the output; by default, inputs and parameters decide together. States are
             kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -94,43 +93,24 @@ class DenseSSM(SequenceLayer):
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> DenseCoefficients:
-        """The matrices, in float32 or wider."""
-        del dt, backward  # refused before they get here
+        """Returns the matrices, in float32 or wider."""
+        del dt, backward  # refused earlier
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         return DenseCoefficients(*(v[...].astype(wide) for v in (self.A, self.B, self.C, self.D)))
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch G N"]:
-        """Zeros."""
-        shape = (*batch_shape, len(self.A), self.d_state)
-        return jnp.zeros(shape, self._state_dtype())
+        """Returns zeros."""
+        return self.zero_state(batch_shape, len(self.A), self.d_state)
 
     def advance(
         self, coefficients: DenseCoefficients, state: Array, u: Inexact[Array, "*batch H"]
     ) -> tuple[Inexact[Array, "*batch H"], Array]:
-        """One step of the recurrence."""
+        """Takes one step of the recurrence."""
         A, B, C, D = coefficients
         dtype = self._compute_dtype(u)
         v = u.astype(dtype).astype(state.dtype).reshape(*u.shape[:-1], *D.shape[:2])
         y = _apply(C, state) + _apply(D, v)
         return y.reshape(u.shape).astype(dtype), _apply(A, state) + _apply(B, v)
-
-    def parallel(
-        self, coefficients: DenseCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """One step after the other."""
-        state, y = jax.lax.scan(
-            lambda x, u_k: self.advance(coefficients, x, u_k)[::-1], state, jnp.moveaxis(u, -2, 0)
-        )
-        return jnp.moveaxis(y, 0, -2), state
-
-    def to_ssm(self) -> StateSpace:
-        """With M more states for every system, which hold what is put out next."""
-        A, B, C, D = self.coefficients()
-        N, M = B.shape[1:]
-        A = jnp.pad(jnp.concatenate([A, C], 1), [(0, 0), (0, 0), (0, M)])
-        B = jnp.pad(B, [(0, 0), (0, M), (0, 0)])
-        C = jnp.broadcast_to(jnp.eye(M, N + M, N), (len(D), M, N + M))
-        return StateSpace(*(jax.scipy.linalg.block_diag(*v) for v in (A, B, C, D)))
 
 
 def _apply(matrix: Float[Array, "G a b"], x: Float[Array, "*batch G b"]) -> Array:

@@ -1,4 +1,4 @@
-"""Sequences that are split over devices: who holds which steps, and what they exchange.
+"""Sequences that are split over devices: which device holds which steps, and what they exchange.
 
 The convention is a mesh, `jax.set_mesh`, with an axis ``data`` over which examples are divided, or
 ``seq`` over which time is, or both. The compiler places everything outside of the layers (the axes
@@ -8,7 +8,7 @@ examples on every device for a Fourier transform.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,122 +17,130 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
 
-from s5jax.layers._masks import select
-from s5jax.ops import Backend, complex_to_pair, linear_scan, pair_scan, pair_to_complex
-
-if TYPE_CHECKING:
-    from s5jax.layers._base import Edits, SequenceLayer
+from s5jax._promotion import with_axes
+from s5jax.layers._edits import Edits, select
+from s5jax.ops import ScanAlgorithm, complex_to_pair, linear_scan, pair_scan, pair_to_complex
 
 TIME = "seq"
 EXAMPLES = "data"
 
 
-def placement(u: Inexact[Array, "*batch L H"]) -> tuple[str | None, ...]:
-    """The mesh axes that divide the batch axes, of which the first may be, and time.
+@runtime_checkable
+class Sized(Protocol):
+    """A layer with a number of features."""
 
-    All None without a mesh in the context, and within one device's share.
+    d_model: int
+
+
+M = TypeVar("M", bound=Sized)
+Run = Callable[[M, PyTree, Array, Edits], tuple[Array, PyTree]]
+
+
+def placement(shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    """Returns the mesh axes that divide the axes of a ``(*batch, L, H)`` array, without the last.
+
+    The first batch axis and time may be divided. All are None without a mesh in the context, and
+    within one device's share.
     """
     mesh = jax.sharding.get_abstract_mesh()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     data, seq = (
         mesh.shape[axis] if types.get(axis) == AxisType.Auto else 1 for axis in (EXAMPLES, TIME)
     )
-    divides = data > 1 and u.shape[0] % data == 0
-    batch = [EXAMPLES if divides and i == 0 else None for i in range(u.ndim - 2)]
+    divides = data > 1 and shape[0] % data == 0
+    batch = [EXAMPLES if divides and i == 0 else None for i in range(len(shape) - 2)]
     return (*batch, TIME if seq > 1 else None)
 
 
 def along_time(x: Inexact[Array, "*batch L H"]) -> Inexact[Array, "*batch L H"]:
-    """The same array, each device with its examples and its steps, if time is split."""
-    axes = placement(x)
+    """Places an array so that each device has its examples and its steps, if time is split."""
+    axes = placement(x.shape)
     return jax.lax.with_sharding_constraint(x, P(*axes)) if axes[-1] else x
 
 
 def over_devices(
-    layer: "SequenceLayer",
+    layer: M,
+    run_whole: Run[M],
+    run_shard: Run[M],
     state: PyTree[Array] | None,
     u: Inexact[Array, "*batch L H"],
-    dt: Array | float | None,
-    edits: "Edits",
+    edits: Edits,
 ) -> tuple[Inexact[Array, "*batch L out"], PyTree[Array] | None]:
-    """`SequenceLayer.whole`, or `SequenceLayer.on_chunk` if time is split, on each device."""
-    axes = placement(u)
+    """Runs a layer on the share of each device: ``run_shard`` if time is split, else ``run_whole``.
+
+    Both are methods, and take the layer, a state, inputs and edits.
+    """
+    axes = placement(u.shape)
     _check_length(layer, u, axes[-1])
     graphdef, variables = nnx.split(layer)
     by_example, by_step = P(*axes[:-1]), P(*axes)
+    by_edit = jax.tree.map(lambda edit: by_step if edit.ndim else P(), edits)
+    run = run_shard if axes[-1] else run_whole
 
-    def share(variables: PyTree, state: PyTree, u: Array, dt: Any, edits: "Edits") -> Any:
-        part = nnx.merge(graphdef, variables)
-        y, last = (part.on_chunk if axes[-1] else part.whole)(state, u, dt, edits)
-        return y, None if state is None else last
+    def share(variables: PyTree, state: PyTree, u: Array, edits: Edits) -> Any:
+        return run(nnx.merge(graphdef, variables), state, u, edits)
 
     return jax.shard_map(
         share,
-        in_specs=(P(), by_example, by_step, P(), by_step),
+        in_specs=(P(), by_example, by_step, by_edit),
         out_specs=(by_step, by_example),
         check_vma=False,
-    )(variables, state, u, dt, edits)
+    )(variables, state, u, edits)
 
 
-def take_turns(
-    layer: "SequenceLayer",
-    state: PyTree[Array],
-    u: Inexact[Array, "*batch L H"],
-    dt: Array | float | None,
-    edits: "Edits",
-) -> tuple[Inexact[Array, "*batch L H"], PyTree[Array]]:
-    """One device's part of any layer: exact, with a part of the memory, but no faster.
-
-    Devices find the states at their ends, one after the other, and then all their outputs at once.
-    """
-
-    def pass_over(state: PyTree[Array], *, backward: bool = False) -> tuple[Array, PyTree[Array]]:
-        """One of the two maps; outputs of the backward one are yet to be delivered."""
-        if not edits.plain:
-            return layer.generic_scan(state, u, dt, edits, backward=backward)
-        coefficients = layer.coefficients(dt, backward=backward)
-        if not backward:
-            return layer.parallel(coefficients, state, u)
-        y, last = layer.parallel(coefficients, state, jnp.flip(u, -2))
-        return jnp.flip(y, -2), last
-
-    start, last = _relay(lambda x: pass_over(x)[1], state)
-    y, _ = pass_over(start)
-    if not layer.bidirectional:
-        return y, last
-    rest = layer.init_state(u.shape[:-2])
-    cut = None if edits.resets is None else edits.resets[..., 0]
-
-    def leave(x: PyTree[Array]) -> PyTree[Array]:
-        _, x = pass_over(x, backward=True)
-        return x if cut is None else jax.tree.map(lambda x, r: select(cut, r, x), x, rest)
-
-    start, _ = _relay(leave, rest, reverse=True)
-    reverse, _ = pass_over(start, backward=True)
-    ahead = reverse[..., :1, :]
-    ahead = ahead if cut is None else select(cut, jnp.zeros_like(ahead), ahead)
-    n = jax.lax.axis_size(TIME)
-    ahead = jax.lax.ppermute(ahead, TIME, [(i + 1, i) for i in range(n - 1)])
-    return y + layer.deliver(reverse, edits.resets, ahead), last
-
-
-def _relay(
+def relay(
     f: Callable[[PyTree[Array]], PyTree[Array]], state: PyTree[Array], *, reverse: bool = False
 ) -> tuple[PyTree[Array], PyTree[Array]]:
-    """The states before this device's steps and after all, if ``f`` takes one across its steps.
+    """Passes a state through the steps of one device after another.
 
-    The gradient runs ``f`` once more, so that memory is that of one turn.
+    The gradient runs ``f`` once more, so that it keeps the steps of one device only.
+
+    Args:
+        f: takes a state across this device's steps.
+        state: state before the steps of all devices.
+        reverse: start with the last device.
+
+    Returns:
+        The states before this device's steps and after the steps of all.
     """
     me = jax.lax.axis_index(TIME)
 
-    def turn(state: PyTree[Array], device: Array) -> tuple[PyTree[Array], PyTree[Array]]:
+    def cross(state: PyTree[Array], device: Array) -> tuple[PyTree[Array], PyTree[Array]]:
         after = jax.lax.cond(device == me, f, lambda state: state, state)
         return jax.tree.map(lambda x: _from(device == me, x), after), state
 
-    turns = jnp.arange(jax.lax.axis_size(TIME))
-    body = jax.checkpoint(turn, prevent_cse=False)
-    last, before = jax.lax.scan(body, state, turns, reverse=reverse)
+    devices = jnp.arange(jax.lax.axis_size(TIME))
+    body = jax.checkpoint(cross, prevent_cse=False)
+    last, before = jax.lax.scan(body, state, devices, reverse=reverse)
     return jax.tree.map(lambda x: x[me], before), last
+
+
+def next_share(x: Array) -> Array:
+    """Returns the value of the device that holds the following steps; zero on the last device."""
+    n = jax.lax.axis_size(TIME)
+    return jax.lax.ppermute(x, TIME, [(i + 1, i) for i in range(n - 1)])
+
+
+def feature_share(layer: M, n: int) -> M:
+    """Returns the layer of this device's share of the features, of n equal ones.
+
+    A parameter names the axis of features in its metadata, ``feature_axis``. One with fewer entries
+    than features serves them in rotation.
+    """
+    H = layer.d_model
+    graphdef, variables = nnx.split(layer)
+
+    def cut(variable: nnx.Variable) -> nnx.Variable:
+        axis = variable.get_metadata().get("feature_axis")
+        if axis is None:
+            return variable
+        v = variable[...]
+        return variable.replace(own_share(jnp.concatenate([v] * (H // v.shape[axis]), axis), axis))
+
+    is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
+    share = nnx.merge(graphdef, jax.tree.map(cut, variables, is_leaf=is_variable))
+    share.d_model = H // n
+    return share
 
 
 def split_scan(
@@ -142,18 +150,18 @@ def split_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "*batch L"] | None = None,
-    backend: Backend = "auto",
+    algorithm: ScanAlgorithm = "auto",
 ) -> Float[Array, "*batch L 2 P"]:
-    r"""`s5jax.ops.pair_scan` of all steps, of which each device has its own.
+    r"""Runs `s5jax.ops.pair_scan` over steps that are split over devices.
 
     .. math:: x_k = x^0_k + (a_1 \cdots a_k)\, x_{\text{before}}
 
-    with :math:`x^0` the scan from zero of this device's steps, and the state before them from the
-    last states and the products of all devices, all that they exchange. A product is zero from a
-    reset on, and what is multiplied with zero is left out.
+    with :math:`x^0` the scan of this device's steps from zero. Devices exchange their last states
+    and products only, from which each finds the state before its steps. A product is zero from a
+    reset on, and a state that it multiplies is left out.
     """
     constant = a.ndim == 1 and resets is None
-    options: dict[str, Any] = {"reverse": reverse, "resets": resets, "backend": backend}
+    options: dict[str, Any] = {"reverse": reverse, "resets": resets, "algorithm": algorithm}
     x = pair_scan(a, b, **options)
     end = 0 if reverse else -1
     last = pair_to_complex(x[..., end, :, :], axis=-2)
@@ -174,9 +182,9 @@ def split_scan(
 
 
 def last_state(
-    mine: Inexact[Array, "*batch P"], state: Inexact[Array, "*batch P"], u: Array, edits: "Edits"
+    mine: Inexact[Array, "*batch P"], state: Inexact[Array, "*batch P"], u: Array, edits: Edits
 ) -> Inexact[Array, "*batch P"]:
-    """The state of the device on which a sequence ends; that before its first step if it is empty.
+    """Returns the state of the device on which a sequence ends; ``state`` if it is empty.
 
     ``mine`` is the state after this device's steps that are not padding.
     """
@@ -187,24 +195,29 @@ def last_state(
     return select(total > 0, _from(ends_here, mine), state)
 
 
+def gather_edits(edits: Edits) -> Edits:
+    """Returns the edits of all steps, on each device."""
+    return jax.tree.map(lambda edit: gather(edit, -1) if edit.ndim else edit, edits)
+
+
 def exchange(x: Array, *, split: int, join: int) -> Array:
-    """Cuts one axis into a share for each device, and joins the shares of all along another."""
+    """Splits one axis over the devices, and joins the shares of all devices along another."""
     return jax.lax.all_to_all(x, TIME, split % x.ndim, join % x.ndim, tiled=True)
 
 
 def own_share(x: Array, axis: int) -> Array:
-    """This device's share of an axis that is whole on each."""
+    """Returns this device's share of an axis that every device has whole."""
     size = x.shape[axis] // jax.lax.axis_size(TIME)
     return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(TIME) * size, size, axis)
 
 
 def gather(x: Array, axis: int) -> Array:
-    """An axis that is whole on each device, from their shares."""
+    """Returns a whole axis on every device, from their shares."""
     return jax.lax.all_gather(x, TIME, axis=axis % x.ndim, tiled=True)
 
 
-def check_shares(layer: nnx.Module, name: str, size: int) -> int:
-    """The number of devices; raises a ValueError unless it divides what they share among them."""
+def check_shares(layer: object, name: str, size: int) -> int:
+    """Returns the number of devices; raises a ValueError unless it divides ``size``."""
     n = jax.lax.axis_size(TIME)
     if size % n:
         raise ValueError(
@@ -215,7 +228,7 @@ def check_shares(layer: nnx.Module, name: str, size: int) -> int:
     return n
 
 
-def _check_length(layer: nnx.Module, u: Array, time: str | None) -> None:
+def _check_length(layer: object, u: Array, time: str | None) -> None:
     n = jax.sharding.get_abstract_mesh().shape[time] if time else 1
     if u.shape[-2] % n:
         raise ValueError(
@@ -226,9 +239,10 @@ def _check_length(layer: nnx.Module, u: Array, time: str | None) -> None:
 
 
 def _from(here: Array, x: Array) -> Array:
-    """The value of the device where ``here`` is true, for all."""
+    """Sends the value of the device where ``here`` is true to all."""
     return jax.lax.psum(select(here, x, 0), TIME)
 
 
 def _times(factor: Array, x: Array) -> Array:
+    factor = with_axes(factor, x)
     return factor * jnp.where(factor == 0, 0, x)

@@ -1,7 +1,7 @@
 """DLR: diagonal linear recurrences with shared eigenvalues; and DSS, which they simplify."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +11,29 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import with_axes
 from s5jax.init import DSSInit, dlr_eigenvalues, dss_eigenvalues, log_uniform_step
-from s5jax.layers._base import Edits
-from s5jax.layers._diagonal import DiagonalLayer
-from s5jax.layers._kernel import KernelLayer
+from s5jax.layers._diagonal import DiagonalRecurrence
+from s5jax.layers._edits import Edits
+from s5jax.layers._kernel import SCANS, KernelLayer, KernelOrScan
 from s5jax.ops import (
-    Backend,
     ChunkTables,
     KernelToReal,
     StateSpace,
     complex_to_pair,
-    conv_backend,
     discretize_zoh,
     dlr_kernel,
     dlr_modes,
     dss_softmax_kernel,
     linear_scan,
     pair_to_complex,
-    scan_backend,
+    real_state_space,
     vandermonde,
     vandermonde_chunks,
     vandermonde_state,
 )
 
 Version = Literal["dlr", "dss_exp", "dss_softmax"]
-DLRConv = Literal["auto", "fft", "chunked", "scan"]
 
 
 class DLRCoefficients(NamedTuple):
@@ -46,11 +44,11 @@ class DLRCoefficients(NamedTuple):
     D: Float[Array, " H"] | None
 
     def kernel(self, L: int) -> Float[Array, "L H"]:
-        """The first lags, without the skip."""
+        """Returns the first lags, without the skip."""
         return vandermonde(self.W, self.z, L)
 
     def modes(self) -> tuple[Complex[Array, "H P"], Complex[Array, "H P"]]:
-        """Weights and exponents of the recurrence."""
+        """Returns weights and exponents of the recurrence."""
         return self.W, jnp.broadcast_to(self.z, self.W.shape)
 
     @property
@@ -60,18 +58,18 @@ class DLRCoefficients(NamedTuple):
 
 
 class ProductCoefficients(DLRCoefficients):
-    """Those whose kernel is a product; its many modes are made only where they are used."""
+    """Coefficients whose kernel is a product; its many modes are formed on demand."""
 
     def kernel(self, L: int) -> Float[Array, "L H"]:
-        """The first lags, without the skip."""
+        """Returns the first lags, without the skip."""
         return dlr_kernel(self.W, self.z, L, kernel_to_real="prod")
 
     def modes(self) -> tuple[Complex[Array, "H P"], Complex[Array, "H P"]]:
-        """Weights and exponents of the recurrence."""
+        """Returns weights and exponents of the recurrence."""
         return dlr_modes(*super().modes(), "prod")
 
 
-class DLR(KernelLayer, DiagonalLayer):
+class DLR(KernelLayer):
     r"""DLR: a diagonal linear recurrence whose eigenvalues all features share; also DSS.
 
     .. math::
@@ -94,8 +92,8 @@ class DLR(KernelLayer, DiagonalLayer):
     ==================  =============================================  ===========================
 
     The kernel of ``"dss_softmax"`` depends on the length of the sequence, and a kernel that is cut
-    off at ``l_kernel`` is no recurrence: neither steps nor hands on a state, and the first refuses
-    ``lengths`` and ``resets`` as well.
+    off at ``l_kernel`` is not a recurrence. Neither steps nor returns a state, and the first
+    refuses ``lengths`` and ``resets`` as well.
 
     Parameters are stored as reals, complex ones with a last axis of (real, imaginary):
     ``raw_Lambda_re`` and ``Lambda_im`` of shape ``(N,)``, ``log_step`` of shape ``(H,)`` (DSS
@@ -114,11 +112,10 @@ class DLR(KernelLayer, DiagonalLayer):
             `s5jax.init.dss_eigenvalues`; DLR has `s5jax.init.dlr_eigenvalues`.
         dt_min: smallest initial step size; for DLR, twice the smallest decay rate.
         dt_max: largest initial step size; for DLR, twice the largest decay rate.
-        conv: how plain sequences are computed, ``"fft"`` or ``"chunked"`` (convolutions),
-            ``"scan"`` (the recurrence) or ``"auto"``, see
-            `s5jax.ops.conv_backend`.
-        backend: algorithm of the scan, which always serves resets; see `s5jax.ops.scan_backend`.
-        dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
+        algorithm: how uniform sequences run: convolved by ``"fft"``, ``"chunked"`` or ``"auto"``,
+            see `s5jax.ops.conv_algorithm`, or as a recurrence by ``"scan"``, ``"sequential"`` or
+            ``"associative"``, see `s5jax.ops.scan_algorithm`. Resets always run as a recurrence.
+        dtype: dtype of the output; by default, inputs and parameters decide together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -143,9 +140,7 @@ class DLR(KernelLayer, DiagonalLayer):
         Spaces are as Effective as Structured State Spaces", 2022, https://arxiv.org/abs/2203.14343.
     """
 
-    feature_states = True
-
-    feature_axes: ClassVar[Mapping[str, int]] = {"log_step": 0, "W": 1, "D": 0}
+    state_feature_axis = -1
 
     def __init__(
         self,
@@ -159,8 +154,7 @@ class DLR(KernelLayer, DiagonalLayer):
         Lambda_init: DSSInit | None = None,
         dt_min: float = 1e-4,
         dt_max: float = 1e-1,
-        conv: DLRConv = "auto",
-        backend: Backend = "auto",
+        algorithm: KernelOrScan = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -170,7 +164,7 @@ class DLR(KernelLayer, DiagonalLayer):
             (l_kernel,) = check_positive("DLR", l_kernel=l_kernel)
         check_choice("DLR", "version", version, get_args(Version))
         check_choice("DLR", "kernel_to_real", kernel_to_real, get_args(KernelToReal))
-        check_choice("DLR", "conv", conv, get_args(DLRConv))
+        check_choice("DLR", "algorithm", algorithm, get_args(KernelOrScan))
         if Lambda_init is not None:
             check_choice("DLR", "Lambda_init", Lambda_init, get_args(DSSInit))
             if version == "dlr":
@@ -178,18 +172,18 @@ class DLR(KernelLayer, DiagonalLayer):
                     "DLR: `Lambda_init` is an option of the DSS versions, because version 'dlr' "
                     f"starts at the roots of unity; got {Lambda_init!r}. Omit it."
                 )
-        if (version == "dss_softmax" and conv in ("chunked", "scan")) or (
-            l_kernel is not None and conv == "chunked"
+        if (version == "dss_softmax" and algorithm in ("chunked", *SCANS)) or (
+            l_kernel is not None and algorithm == "chunked"
         ):
             raise ValueError(
                 "DLR: version 'dss_softmax', and a kernel that is cut off at `l_kernel`, have no "
-                f"state to hand on, so they cannot run as `conv={conv!r}`. Use `conv='fft'`."
+                f"state to pass on, so they cannot run by `algorithm={algorithm!r}`. Use "
+                "`algorithm='fft'`."
             )
-        scan_backend(backend)
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.version, self.kernel_to_real, self.l_kernel = version, kernel_to_real, l_kernel
         self.Lambda_init, self.dt_min, self.dt_max = Lambda_init, dt_min, dt_max
-        self.conv, self.backend = conv, backend
+        self.algorithm = algorithm
         self.dtype, self.param_dtype = dtype, param_dtype
 
         W_shape = (1 + bidirectional, d_model, d_state, 2)
@@ -203,20 +197,21 @@ class DLR(KernelLayer, DiagonalLayer):
             log_step = log_uniform_step(
                 rngs.params(), (d_model,), dt_min, dt_max, dtype=param_dtype
             )
-            self.log_step = nnx.Param(log_step, group="ssm")
+            self.log_step = nnx.Param(log_step, group="ssm", feature_axis=0)
         self.raw_Lambda_re = nnx.Param(jnp.asarray(raw, param_dtype), group="ssm")
         self.Lambda_im = nnx.Param(jnp.asarray(Lambda.imag, param_dtype), group="ssm")
-        self.W = nnx.Param(W, group="ssm")
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
+        self.W = nnx.Param(W, group="ssm", feature_axis=1)
+        D = jax.random.normal(rngs.params(), (d_model,), param_dtype)
+        self.D = nnx.Param(D, feature_axis=0)
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> DLRCoefficients:
-        """Exponents, and the weights of one direction."""
+        """Returns exponents, and the weights of one direction."""
         W = pair_to_complex(self.W[...][int(backward)])
         D = None if backward else self.D[...]
         Lambda, Delta = self._exponents()
-        z = Lambda if self.version == "dlr" else Delta[:, None] * Lambda
+        z = Lambda if self.version == "dlr" else Delta[:, None] * Lambda[None]
         if self.version == "dss_exp":
             W = W * discretize_zoh(Lambda, Delta[:, None])[1]
         if self.kernel_to_real == "prod":
@@ -224,16 +219,25 @@ class DLR(KernelLayer, DiagonalLayer):
         return DLRCoefficients(z, dlr_modes(W, z, self.kernel_to_real)[0], D)
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch HP"]:
-        """Zeros, one complex number per mode of every feature."""
-        P = self.d_state ** (2 if self.kernel_to_real == "prod" else 1)
-        return jnp.zeros(
-            (*batch_shape, self.d_model * P), jnp.result_type(self._state_dtype(), jnp.complex64)
-        )
+        """Returns zeros, one complex number per mode of every feature."""
+        size = self.d_model * self._states_per_feature() // 2
+        return self.zero_state(batch_shape, size, complex_valued=True)
+
+    @property
+    def recurrence(self) -> DiagonalRecurrence:
+        """The recurrence of all modes of all features."""
+        return DiagonalRecurrence(self, self._scan_algorithm())
+
+    def advance(
+        self, coefficients: DLRCoefficients, state: Array, u: Inexact[Array, "*batch H"]
+    ) -> tuple[Inexact[Array, "*batch H"], Array]:
+        """Takes one step of the recurrence."""
+        return self.recurrence.advance(coefficients, state, u)
 
     def drive(
         self, coefficients: DLRCoefficients, u: Inexact[Array, "*batch H"]
     ) -> Float[Array, "*batch 2 HP"]:
-        """The input itself, for every mode of its feature."""
+        """Returns the input itself, for every mode of its feature."""
         P = coefficients.Lambda_bar.shape[-1] // self.d_model
         return complex_to_pair(jnp.repeat(u.astype(self._compute_dtype(u)), P, axis=-1), axis=-2)
 
@@ -243,24 +247,21 @@ class DLR(KernelLayer, DiagonalLayer):
         x: Float[Array, "*batch 2 HP"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
-        r""":math:`\operatorname{Re}(w x) + D u`, with the weights of the recurrence."""
+        r"""Returns :math:`\operatorname{Re}(w x) + D u`, with the weights of the recurrence."""
         w, _ = coefficients.modes()
         x = pair_to_complex(x, axis=-2)
-        y = (w * x.reshape(*x.shape[:-1], *w.shape)).sum(-1).real
+        x = x.reshape(*x.shape[:-1], *w.shape)
+        y = (with_axes(w, x) * x).sum(-1).real
         return self._skip(coefficients, y, u)
 
-    def algorithm(self, L: int, batch: int = 1) -> str:
-        """``"fft"``, ``"chunked"`` or ``"scan"``."""
-        if self.conv == "scan":
-            return "scan"
-        if self.version == "dss_softmax" or self.l_kernel is not None:
+    def algorithm_for(self, L: int, batch: int = 1) -> str:
+        """Returns ``"fft"``, ``"chunked"`` or the algorithm of a scan."""
+        if self.algorithm not in SCANS and not self._has_recurrence():
             return "fft"
-        n_states = 2 * self.init_state().shape[0] // self.d_model
-        two_sided = self.bidirectional
-        return conv_backend(self.conv, L, n_states, batch=batch, two_sided=two_sided)
+        return super().algorithm_for(L, batch)
 
     def convolution_kernel(self, coefficients: DLRCoefficients, L: int) -> Float[Array, "Lk H"]:
-        """The lags before the cut-off, without the skip."""
+        """Returns the lags before the cut-off, without the skip."""
         L = L if self.l_kernel is None else min(L, self.l_kernel)
         if self.version != "dss_softmax":
             return coefficients.kernel(L)
@@ -268,83 +269,47 @@ class DLR(KernelLayer, DiagonalLayer):
         return dss_softmax_kernel(coefficients.W, *self._exponents(), L, kernel_to_real=made_real)
 
     def chunk_tables(self, coefficients: DLRCoefficients, T: int) -> ChunkTables:
-        """The same kernel by chunks."""
+        """Returns the same kernel by chunks."""
         w, z = coefficients.W, coefficients.z
         if self.kernel_to_real == "prod":
             w, z = coefficients.modes()
         return vandermonde_chunks(w, z, T)
 
-    def from_rest(
-        self, coefficients: DLRCoefficients, u: Inexact[Array, "*batch L H"]
-    ) -> Inexact[Array, "*batch L H"]:
-        """A convolution, or the recurrence."""
-        if self.conv == "scan":
-            return self.edited(self.init_state(u.shape[:-2]), u, None, Edits())[0]
-        return super().from_rest(coefficients, u)
-
-    def parallel(
-        self, coefficients: DLRCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """A convolution, the response to the state before it, and the state after it."""
-        if self.conv == "scan":
-            return DiagonalLayer.parallel(self, coefficients, state, u)
+    def response(
+        self, coefficients: DLRCoefficients, state: Array, L: int
+    ) -> Float[Array, "*batch L H"]:
+        r"""Returns :math:`\operatorname{Re}(w\, e^{v (l + 1)} x)`."""
         w, v = coefficients.modes()
-        L, x0 = u.shape[-2], state.reshape(*state.shape[:-1], *w.shape)
-        y = self.convolve(coefficients, u)
-        y += vandermonde(w * jnp.exp(v) * x0, v, L)
-        last = vandermonde_state(self._wide(u), v, jnp.ones_like(v), x0)
-        return self._skip(coefficients, y, u), last.reshape(state.shape)
+        x = state.reshape(*state.shape[:-1], *w.shape)
+        return vandermonde(with_axes(w * jnp.exp(v), x) * x, v, L)
 
-    def two_sided(
-        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
-    ) -> Inexact[Array, "*batch L H"]:
-        """A convolution with both kernels, or the two recurrences."""
-        if self.conv == "scan":
-            return DiagonalLayer.two_sided(self, u, dt)
-        return super().two_sided(u, dt)
+    def final_state(
+        self, coefficients: DLRCoefficients, state: Array, u: Float[Array, "*batch L H"]
+    ) -> Complex[Array, "*batch HP"]:
+        """Returns the state after the last step."""
+        _, v = coefficients.modes()
+        x0 = state.reshape(*state.shape[:-1], *v.shape)
+        return vandermonde_state(u, v, jnp.ones_like(v), x0).reshape(state.shape)
 
-    def edited(
-        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
-    ) -> tuple[Array, Array]:
-        """Scans, of which one that lags is taken off where the kernel is cut off."""
-        T, resets = self.l_kernel, edits.resets
-        if T is None or T >= u.shape[-2]:
-            return super().edited(state, u, scalar_dt, edits)
-        y = self._window(self.coefficients(), u, resets, T)
-        if self.bidirectional:
-            reverse = self._window(self.coefficients(backward=True), u, resets, T, reverse=True)
-            y = y + self.deliver(reverse, resets)
-        return y, state
-
-    def any_length(
-        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
-    ) -> tuple[Array, Array]:
-        """One step after the other, where there is a recurrence."""
-        if self.version == "dss_softmax" or self.l_kernel is not None:
-            raise ValueError(
-                "DLR: version 'dss_softmax', and a kernel that is cut off at `l_kernel`, need the "
-                f"length of the sequence as a number; got {u.shape[-2]}. Export with a fixed "
-                "length, or use version 'dss_exp' without `l_kernel`."
-            )
-        return super().any_length(state, u, scalar_dt, edits)
+    def run(
+        self, state: Array | None, u: Array, edits: Edits, *, reverse: bool = False
+    ) -> tuple[Array, Array | None]:
+        """Runs a sequence; where the kernel is cut off, a scan that lags is subtracted."""
+        T = self.l_kernel
+        if T is not None and T < u.shape[-2] and self._steps(u, edits):
+            return self._window(u, edits.resets, T, reverse=reverse), None
+        return super().run(state, u, edits, reverse=reverse)
 
     def to_ssm(self) -> StateSpace:
         """Real matrices with two states, real and imaginary part, for each complex one."""
-        self._needs_causal("to_ssm")
+        self.check_use("to_ssm")
         c = self.coefficients()
-        w, Lambda_bar = c.modes()[0], c.Lambda_bar
+        w, _ = c.modes()
         owner = jnp.repeat(jnp.eye(self.d_model), w.shape[-1], axis=0)
-        re, im = jnp.diag(Lambda_bar.real), jnp.diag(Lambda_bar.imag)
-        C = w.reshape(-1) * owner.T
-        return StateSpace(
-            A=jnp.block([[re, -im], [im, re]]),
-            B=jnp.concatenate([owner, jnp.zeros_like(owner)]),
-            C=jnp.concatenate([C.real, -C.imag], axis=1),
-            D=jnp.diag(self.D[...]),
-        )
+        return real_state_space(c.Lambda_bar, owner, w.reshape(1, -1) * owner.T, self.D[...])
 
     def _exponents(self) -> tuple[Complex[Array, " N"], Float[Array, " H"]]:
-        """Lambda and the step sizes, which are 1 in DLR."""
+        """Returns Lambda and the step sizes, which are 1 in DLR."""
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         raw = self.raw_Lambda_re[...].astype(wide)
         re = {"dlr": -(raw**2), "dss_exp": -jnp.exp(raw), "dss_softmax": raw}[self.version]
@@ -353,27 +318,28 @@ class DLR(KernelLayer, DiagonalLayer):
             return Lambda, jnp.ones(self.d_model, wide)
         return Lambda, jnp.exp(self.log_step[...].astype(wide))
 
-    def _impulse_response(self, coefficients: DLRCoefficients, L: int) -> Array:
-        K = self.convolution_kernel(coefficients, L)
-        K = jnp.pad(K, [(0, L - len(K)), (0, 0)])
-        return K if coefficients.D is None else K.at[0].add(coefficients.D)
+    def _has_recurrence(self) -> bool:
+        return self.version != "dss_softmax" and self.l_kernel is None
+
+    def _states_per_feature(self) -> int:
+        return 2 * self.d_state ** (2 if self.kernel_to_real == "prod" else 1)
 
     def _window(
         self,
-        coefficients: DLRCoefficients,
         u: Inexact[Array, "*batch L H"],
         resets: Bool[Array, "*batch L"] | None,
         T: int,
         *,
-        reverse: bool = False,
+        reverse: bool,
     ) -> Inexact[Array, "*batch L H"]:
         r"""The recurrence over the last T steps only, :math:`x_t - e^{z T} x_{t - T}`.
 
-        The second state counts where it lies in the same segment.
+        The second state counts if it belongs to the same segment.
         """
+        coefficients = self.coefficients(backward=reverse)
         a, b = coefficients.Lambda_bar, self.drive(coefficients, u)
         b = pair_to_complex(b, axis=-2)
-        x = linear_scan(a, b, resets=resets, reverse=reverse, backend=self.backend)
+        x = linear_scan(a, b, resets=resets, reverse=reverse, algorithm=self._scan_algorithm())
         earlier = x[..., T:, :] if reverse else x[..., :-T, :]
         if resets is not None:
             segment = jnp.cumsum(resets, -1)
@@ -381,30 +347,36 @@ class DLR(KernelLayer, DiagonalLayer):
             earlier = jnp.where(same[..., None], earlier, 0)
         gap = jnp.zeros_like(x[..., :T, :])
         earlier = jnp.concatenate([earlier, gap] if reverse else [gap, earlier], -2)
-        return self.readout(coefficients, complex_to_pair(x - a**T * earlier, axis=-2), u)
+        x = x - with_axes(a**T, x) * earlier
+        return self.readout(coefficients, complex_to_pair(x, axis=-2), u)
 
-    def _needs_causal(self, what: str) -> None:
-        super()._needs_causal(what)
-        if self.version == "dss_softmax":
+    def check_use(self, use: str, got: object = None) -> None:
+        """Raises a ValueError for what needs a recurrence, where there is none."""
+        super().check_use(use, got)
+        if use == "kernel" or self._has_recurrence():
+            return
+        if use == "symbolic length":
             raise ValueError(
-                f"DLR: `{what}` needs a recurrence, and the kernel of version 'dss_softmax' is "
-                "normalised over the length of the sequence. Use version 'dss_exp', or call the "
-                "layer on whole sequences."
+                "DLR: version 'dss_softmax', and a kernel that is cut off at `l_kernel`, need the "
+                f"length of the sequence as a number; got {got}. Export with a fixed length, or "
+                "use version 'dss_exp' without `l_kernel`."
             )
-        if self.l_kernel is not None:
+        if self.version != "dss_softmax":
+            if use == "lengths":
+                return
             raise ValueError(
-                f"DLR: `{what}` needs a recurrence, and a kernel that is cut off after `l_kernel` "
-                f"= {self.l_kernel} lags is none. Build the layer with `l_kernel=None`, or call it "
-                "on whole sequences."
+                f"DLR: `{use}` needs a recurrence, and a kernel that is cut off after `l_kernel` "
+                f"= {self.l_kernel} lags has none. Build the layer with `l_kernel=None`, or call "
+                "it on whole sequences."
             )
-
-    def _check(
-        self, u: Array, state: Any, lengths: Any, resets: Any, dt: Any, return_state: bool
-    ) -> tuple[Any, Edits, Array | float | None]:
-        if self.version == "dss_softmax" and not (lengths is None and resets is None):
+        if use == "lengths":
             raise ValueError(
                 "DLR: the kernel of version 'dss_softmax' is normalised over the length of the "
                 "sequence, so `lengths` and `resets` would give each sequence or segment another "
                 "one. Omit them, or use version 'dss_exp'."
             )
-        return super()._check(u, state, lengths, resets, dt, return_state)
+        raise ValueError(
+            f"DLR: `{use}` needs a recurrence, and the kernel of version 'dss_softmax' is "
+            "normalised over the length of the sequence. Use version 'dss_exp', or call the "
+            "layer on whole sequences."
+        )

@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 
 def compiler_splits(method: Callable[..., Any], *, step: bool) -> Callable[..., Any]:
-    """Lets a module's call or step leave the explicit axes of a mesh to the compiler.
+    """Makes a module's call or step leave the explicit axes of a mesh to the compiler.
 
-    It then does what it does under an automatic mesh. Outputs are split as the inputs are, over
+    The result is the one under an automatic mesh. Outputs are split as the inputs are, over
     batch axes and, if they have one, the time axis; states as the ones that were passed.
 
     Args:
@@ -80,5 +80,5 @@ def on_automatic_axes(
 
 
 def sharding(x: Any) -> P:
-    """The explicit axes of a mesh over which the axes of an array are split."""
+    """Returns the explicit axes of a mesh over which the axes of an array are split."""
     return jax.typeof(x).sharding.spec

@@ -1,7 +1,6 @@
-"""What S4 and S4D have in common: a continuous-time system for each feature."""
+"""What S4 and S4D share: a continuous-time system for each feature."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_positive
+from s5jax._promotion import with_axes
 from s5jax.init import log_uniform_step
 from s5jax.layers._kernel import KernelLayer
 from s5jax.ops import complex_to_pair, pair_to_complex
@@ -25,15 +25,6 @@ class FeatureSSM(KernelLayer):
     """Base class of layers with step sizes, and S systems of which feature h uses h modulo S."""
 
     continuous_time = True
-    feature_axes: ClassVar[Mapping[str, int]] = {
-        "raw_decay": 0,
-        "Lambda_im": 0,
-        "B": 0,
-        "raw_step": 0,
-        "C": 1,
-        "D": 0,
-    }
-
     dt_transform: Transform
     real_transform: Transform
     dt_min: float
@@ -42,7 +33,7 @@ class FeatureSSM(KernelLayer):
     def _make_parameters(
         self, Lambda: Complex[np.ndarray, "S M"], B: Complex[np.ndarray, "S M"], rngs: nnx.Rngs
     ) -> None:
-        """All that both have; as published, no decay and no frequency starts at zero."""
+        """Makes the shared parameters; as published, no decay or frequency starts at zero."""
         H, dtype = self.d_model, self.param_dtype
         decay = INVERSE[self.real_transform](np.maximum(-Lambda.real, 1e-4))
         Lambda_im = np.minimum(Lambda.imag, -1e-4)
@@ -50,23 +41,25 @@ class FeatureSSM(KernelLayer):
             rngs.params(), (1 + self.bidirectional, H, Lambda.shape[-1], 2), dtype
         )
         raw_step = initial_raw_step(rngs, H, self.dt_min, self.dt_max, self.dt_transform, dtype)
-        self.raw_decay = nnx.Param(jnp.asarray(decay, dtype), group="ssm")
-        self.Lambda_im = nnx.Param(jnp.asarray(Lambda_im, dtype), group="ssm")
-        self.B = nnx.Param(complex_to_pair(jnp.asarray(B)).astype(dtype), group="ssm")
-        self.raw_step = nnx.Param(raw_step, group="ssm")
-        self.C = nnx.Param(C / np.sqrt(2).astype(C.dtype))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), dtype))
+        self.raw_decay = nnx.Param(jnp.asarray(decay, dtype), group="ssm", feature_axis=0)
+        self.Lambda_im = nnx.Param(jnp.asarray(Lambda_im, dtype), group="ssm", feature_axis=0)
+        B_pair = complex_to_pair(jnp.asarray(B)).astype(dtype)
+        self.B = nnx.Param(B_pair, group="ssm", feature_axis=0)
+        self.raw_step = nnx.Param(raw_step, group="ssm", feature_axis=0)
+        self.C = nnx.Param(C / np.sqrt(2).astype(C.dtype), feature_axis=1)
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (H,), dtype), feature_axis=0)
 
     def _continuous(
         self, dt: Array | float | None
     ) -> tuple[Complex[Array, "H M"], Complex[Array, "H M"], Float[Array, "*batch H"]]:
-        """Lambda, B and step sizes of every feature."""
+        """Returns Lambda, B and the step sizes of every feature."""
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         decay = TRANSFORM[self.real_transform](self.raw_decay[...].astype(wide))
         Lambda = jax.lax.complex(-decay, self.Lambda_im[...].astype(wide))
         Delta = TRANSFORM[self.dt_transform](self.raw_step[...].astype(wide))
         if dt is not None:
-            Delta = jnp.asarray(dt, wide)[..., None] * Delta
+            dt = jnp.asarray(dt, wide)[..., None]
+            Delta = dt * with_axes(Delta, dt)
         return self._per_feature(Lambda), self._per_feature(pair_to_complex(self.B[...])), Delta
 
     def _per_feature(self, v: Complex[Array, "S ..."]) -> Complex[Array, "H ..."]:
@@ -74,7 +67,7 @@ class FeatureSSM(KernelLayer):
 
 
 def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> tuple[int, int, int]:
-    """The sizes and the number of different systems; raises a ValueError if they do not fit."""
+    """Returns the sizes and the number of systems; raises a ValueError if they do not fit."""
     S = d_model if n_ssm is None else n_ssm
     d_model, d_state, S = check_positive(where, d_model=d_model, d_state=d_state, n_ssm=S)
     if d_state % 2:
@@ -90,6 +83,6 @@ def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> tu
 def initial_raw_step(
     rngs: nnx.Rngs, H: int, dt_min: float, dt_max: float, transform: Transform, dtype: DTypeLike
 ) -> Float[Array, " H"]:
-    """Step sizes that are equally likely at every scale, before their transform."""
+    """Draws step sizes that are equally likely at every scale, before their transform."""
     log_step = log_uniform_step(rngs.params(), (H,), dt_min, dt_max, dtype=dtype)
     return log_step if transform == "exp" else jnp.log(jnp.expm1(jnp.exp(log_step)))

@@ -31,8 +31,8 @@ class GRU(SequenceLayer):
         x_k &= (1 - z_k) \odot n_k + z_k \odot x_{k-1}, \qquad y_k = C x_k
 
     A bidirectional layer adds :math:`C' x'_k` with the states :math:`x'` of a second cell that runs
-    backward in time; both states see :math:`u_k`. Nothing can be done in parallel over time: a
-    sequence is one step after the other.
+    backward in time; both states see :math:`u_k`. Steps depend on each other in a way that cannot
+    run in parallel, so a sequence runs step by step.
 
     Parameters: ``cells``, one `flax.nnx.GRUCell` a direction, and ``C`` of shape ``(H, N)``
     (``(H, 2 N)`` if bidirectional, forward states first). The layer is neither linear nor does it
@@ -42,7 +42,7 @@ class GRU(SequenceLayer):
         d_model: number of features H.
         d_state: number of units N.
         bidirectional: also run backward in time.
-        dtype: dtype of the matrix products and the output; by default that of inputs and parameters
+        dtype: dtype of the matrix products and the output; by default, inputs and parameters decide
             together. States are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -94,34 +94,19 @@ class GRU(SequenceLayer):
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> GRUCoefficients:
-        """The parameters of one direction, as they are."""
+        """Returns the parameters of one direction, unchanged."""
         N = self.d_state
         C = self.C[...]
         return GRUCoefficients(self.cells[int(backward)], C[:, N:] if backward else C[:, :N])
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch N"]:
-        """Zeros, one number per unit."""
-        return jnp.zeros((*batch_shape, self.d_state), self._state_dtype())
+        """Returns zeros, one number per unit."""
+        return self.zero_state(batch_shape, self.d_state)
 
     def advance(
         self, coefficients: GRUCoefficients, state: Array, u: Inexact[Array, "*batch H"]
     ) -> tuple[Inexact[Array, "*batch H"], Array]:
-        """One step of the cell."""
+        """Takes one step of the cell."""
         x = coefficients.cell(state, u)[0].astype(state.dtype)
-        return self._readout(coefficients, x, u), x
-
-    def parallel(
-        self, coefficients: GRUCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """One step after the other, and one product for all outputs."""
-
-        def body(x: Array, u_k: Array) -> tuple[Array, Array]:
-            x = coefficients.cell(x, u_k)[0].astype(x.dtype)
-            return x, x
-
-        last, x = jax.lax.scan(body, state, jnp.moveaxis(u, -2, 0))
-        return self._readout(coefficients, jnp.moveaxis(x, 0, -2), u), last
-
-    def _readout(self, coefficients: GRUCoefficients, x: Array, u: Array) -> Array:
         dtype = self._compute_dtype(u)
-        return matmul(x.astype(dtype), coefficients.C.T.astype(dtype)).astype(dtype)
+        return matmul(x.astype(dtype), coefficients.C.T.astype(dtype)).astype(dtype), x

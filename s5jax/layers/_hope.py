@@ -1,7 +1,7 @@
 """HOPE: transfer functions in powers of one all-pass section, given by their Markov parameters."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Inexact
 
 from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import with_axes
 from s5jax.layers._base import Edits
 from s5jax.layers._dense import feedthrough
 from s5jax.layers._feature_ssm import TRANSFORM, Transform, initial_raw_step
 from s5jax.layers._kernel import KernelLayer
 from s5jax.ops import (
     ChunkTables,
-    Conv,
-    StateSpace,
+    ConvAlgorithm,
     hope_chunks,
     hope_kernel,
     hope_response,
@@ -27,7 +27,6 @@ from s5jax.ops import (
     hope_transfer_function,
     pair_to_complex,
 )
-from s5jax.ops._hope import hope_matrices
 
 HOPEForm = Literal["causal", "circular", "mirrored"]
 
@@ -56,22 +55,22 @@ class HOPE(KernelLayer):
     ==============  ================================================================================
     ``"causal"``    this library's: the equation as a linear convolution of real ``h`` with its
                     exact impulse response (`s5jax.ops.hope_kernel`), and as the ladder of n
-                    all-pass sections that `s5jax.ops.hope_step` derives: O(n) a step, with a state.
+                    all-pass sections of `s5jax.ops.hope_step`: O(n) per step, with a state.
                     Bidirectional, a second kernel over the inputs to come, of its own ``h`` and the
                     same :math:`\Delta`, which starts with the next step.
     ``"circular"``  the published minimal layer: complex ``h``, one row for the first half of the
                     frequencies and one for the second, each with its :math:`\Delta`, multiplied
                     with the spectrum of the sequence as it is, of even length.
     ``"mirrored"``  the published block: the same with one :math:`\Delta`, on the sequence followed
-                    by its mirror image. Both halves of the result are put out, 2 H features
+                    by its mirror image. It outputs both halves of the result, 2 H features
                     (``d_output``), each with its own ``D``; in a `ResidualBlock` this needs the
                     activation ``"glu"``, as published.
     ==============  ================================================================================
 
-    In the published forms the end of a sequence meets its start, the samples stand at twice the
-    angle of the frequency that they multiply, and both depend on the length. So they neither step,
-    nor hand on a state, nor have a kernel, and refuse ``lengths`` and ``resets``; they need
-    ``bidirectional=True``, because an output depends on all inputs. Imaginary parts of ``h`` matter
+    In the published forms the end of a sequence meets its start, the samples are taken at twice the
+    angle of the frequency that they multiply, and both depend on the length. So these forms have no
+    step, state or kernel, and refuse ``lengths`` and ``resets``; they need ``bidirectional=True``,
+    because an output depends on all inputs. Imaginary parts of ``h`` matter
     there because the spectrum lacks the symmetry of a real filter; in the causal form they would
     have no effect, hence real ``h``.
 
@@ -83,15 +82,15 @@ class HOPE(KernelLayer):
     shape ``(H,)`` (``(2, H)`` if mirrored). Initially ``h`` is normal, real or complex, with
     :math:`E |h|^2 = 1 / (n\, \texttt{scale\_factor}^2)`. The optimiser group ``"ssm"`` holds all
     but ``D``. The published code trains ``h`` at a smaller rate, with weight decay for images only,
-    and keeps :math:`\Delta` fixed for Path-X, ListOps and noisy CIFAR; that of ListOps, text and
-    retrieval also leaves ``h`` untrained, where its learning rate is by mistake the weight decay,
-    zero. Here all are trained; give those that are not to be a group of their own in
+    and keeps :math:`\Delta` fixed for Path-X, ListOps and noisy CIFAR. In its scripts for ListOps,
+    text and retrieval ``h`` stays untrained as well, because its learning rate is set to the
+    weight decay, zero. Here all are trained; to freeze some, give them a group of their own in
     `s5jax.param_labels`. A state has shape ``(*batch, H, n)``.
 
     Args:
         d_model: number of features H.
-        d_state: number n of Markov parameters, and of states, a feature and direction. It is the
-            ``d_state`` of the published block, and half of that of the published minimal layer.
+        d_state: number n of Markov parameters, and of states, per feature and direction. It equals
+            the ``d_state`` of the published block, and half the one of the published minimal layer.
         bidirectional: also run backward in time.
         form: ``"causal"``, ``"circular"`` or ``"mirrored"``.
         decay_exp: exponent :math:`\beta` of the decay of the Markov parameters; 0 in the minimal
@@ -101,9 +100,9 @@ class HOPE(KernelLayer):
         dt_transform: how :math:`\Delta` is parameterised, ``"exp"`` or ``"softplus"``.
         dt_min: smallest initial :math:`\Delta`.
         dt_max: largest initial :math:`\Delta`; published values reach 10.
-        conv: how plain sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
-            `s5jax.ops.conv_backend`.
-        dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
+        algorithm: how uniform sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
+            `s5jax.ops.conv_algorithm`.
+        dtype: dtype of the output; by default, inputs and parameters decide together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -127,8 +126,6 @@ class HOPE(KernelLayer):
         Models", 2024, https://arxiv.org/abs/2405.13975.
     """
 
-    feature_axes: ClassVar[Mapping[str, int]] = {"h": 1, "raw_step": -1, "D": -1}
-
     def __init__(
         self,
         d_model: int,
@@ -141,14 +138,14 @@ class HOPE(KernelLayer):
         dt_transform: Transform = "exp",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        conv: Conv = "auto",
+        algorithm: ConvAlgorithm = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         d_model, d_state = check_positive("HOPE", d_model=d_model, d_state=d_state)
         check_choice("HOPE", "form", form, get_args(HOPEForm))
-        check_choice("HOPE", "conv", conv, get_args(Conv))
+        check_choice("HOPE", "algorithm", algorithm, get_args(ConvAlgorithm))
         check_choice("HOPE", "dt_transform", dt_transform, get_args(Transform))
         if not scale_factor > 0:
             raise ValueError(f"HOPE: `scale_factor` must be positive; got {scale_factor}.")
@@ -160,7 +157,7 @@ class HOPE(KernelLayer):
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.form, self.decay_exp, self.scale_factor = form, decay_exp, scale_factor
         self.dt_transform, self.dt_min, self.dt_max = dt_transform, dt_min, dt_max
-        self.conv, self.dtype, self.param_dtype = conv, dtype, param_dtype
+        self.algorithm, self.dtype, self.param_dtype = algorithm, dtype, param_dtype
 
         parts = () if form == "causal" else (2,)
         h = jax.random.normal(
@@ -170,11 +167,10 @@ class HOPE(KernelLayer):
         rows = 2 if form == "circular" else 1
         raw_step = initial_raw_step(rngs, rows * d_model, dt_min, dt_max, dt_transform, param_dtype)
         skips = (2, d_model) if form == "mirrored" else (d_model,)
-        self.h = nnx.Param(h / scale.astype(h.dtype), group="ssm")
-        self.raw_step = nnx.Param(
-            raw_step.reshape(2, d_model) if rows == 2 else raw_step, group="ssm"
-        )
-        self.D = nnx.Param(jax.random.normal(rngs.params(), skips, param_dtype))
+        raw_step = raw_step.reshape(2, d_model) if rows == 2 else raw_step
+        self.h = nnx.Param(h / scale.astype(h.dtype), group="ssm", feature_axis=1)
+        self.raw_step = nnx.Param(raw_step, group="ssm", feature_axis=-1)
+        self.D = nnx.Param(jax.random.normal(rngs.params(), skips, param_dtype), feature_axis=-1)
 
     @property
     def d_output(self) -> int:
@@ -184,45 +180,45 @@ class HOPE(KernelLayer):
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> HOPECoefficients:
-        """Markov parameters and warps of one direction."""
+        """Returns Markov parameters and warps of one direction."""
         h, Delta = self._system()
         return HOPECoefficients(h[int(backward)], Delta, None if backward else self.D[...])
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch H N"]:
-        """Zeros, one number per section of every feature."""
-        shape = (*batch_shape, self.d_model, self.d_state)
-        return jnp.zeros(shape, self._state_dtype())
+        """Returns zeros, one number per section of every feature."""
+        return self.zero_state(batch_shape, self.d_model, self.d_state)
 
     def advance(
         self, coefficients: HOPECoefficients, state: Array, u: Inexact[Array, "*batch H"]
     ) -> tuple[Inexact[Array, "*batch H"], Array]:
-        """One step of the ladder."""
+        """Takes one step of the ladder."""
         y, x = hope_step(coefficients.h, coefficients.Delta, state, self._wide(u))
         return self._skip(coefficients, y, u), x
 
-    def parallel(
-        self, coefficients: HOPECoefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """A convolution, the response to the state before it, and the state after it."""
-        h, Delta, _ = coefficients
-        y = self.convolve(coefficients, u)
-        y += hope_response(h, Delta, state, u.shape[-2])
-        return self._skip(coefficients, y, u), hope_state(Delta, self._wide(u), state)
-
     def convolution_kernel(self, coefficients: HOPECoefficients, L: int) -> Float[Array, "L H"]:
-        r"""Impulse response of :math:`\sum_k k^\beta h_k \varphi^{-k}`."""
+        r"""Returns the impulse response of :math:`\sum_k k^\beta h_k \varphi^{-k}`."""
         return hope_kernel(coefficients.h, coefficients.Delta, L)
 
     def chunk_tables(self, coefficients: HOPECoefficients, T: int) -> ChunkTables:
-        """The same response by chunks."""
+        """Returns the same response by chunks."""
         return hope_chunks(coefficients.h, coefficients.Delta, T)
 
-    def two_sided(
-        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
-    ) -> Inexact[Array, "*batch L out"]:
-        """One convolution with both kernels, or the published product of spectra."""
+    def response(
+        self, coefficients: HOPECoefficients, state: Array, L: int
+    ) -> Float[Array, "*batch L H"]:
+        """Returns the outputs that the ladder's state leads to."""
+        return hope_response(coefficients.h, coefficients.Delta, state, L)
+
+    def final_state(
+        self, coefficients: HOPECoefficients, state: Array, u: Float[Array, "*batch L H"]
+    ) -> Float[Array, "*batch H N"]:
+        """Returns the ladder's state after the last step."""
+        return hope_state(coefficients.Delta, u, state)
+
+    def run_both(self, u: Array, edits: Edits) -> Inexact[Array, "*batch L out"]:
+        """Convolves with both kernels, or multiplies with the published spectrum."""
         if self.form == "causal":
-            return super().two_sided(u, dt)
+            return super().run_both(u, edits)
         L, v = u.shape[-2], self._wide(u)
         if self.form == "mirrored":
             y = self._multiply_spectra(jnp.concatenate([v, jnp.flip(v, -2)], -2))
@@ -230,103 +226,66 @@ class HOPE(KernelLayer):
             skips = (feedthrough(D, v) for D in self.D)
             y = jnp.concatenate([half + skip for half, skip in zip(halves, skips, strict=True)], -1)
         else:
+            if L % 2:
+                raise ValueError(
+                    f"HOPE: form 'circular' needs an even length, as published; got {L}. Pad the "
+                    "sequences by one step, or use `form='causal'` or `form='mirrored'`."
+                )
             y = self._multiply_spectra(v) + feedthrough(self.D[...], v)
         return y.astype(self._compute_dtype(u))
 
-    def any_length(
-        self,
-        state: Array,
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """One step after the other, in the causal form only."""
-        if self.form != "causal":
-            raise ValueError(
-                f"HOPE: the filter of form {self.form!r} depends on the length of the sequence, "
-                f"which must be a number; got {u.shape[-2]}. Export with a fixed length, or use "
-                "`form='causal'`."
-            )
-        return super().any_length(state, u, scalar_dt, edits)
-
-    def kernel(self, L: int) -> Array | tuple[Array, Array]:
-        """Impulse response, as in every layer; the published forms have none."""
-        if self.form != "causal":
-            raise ValueError(
-                f"HOPE.kernel: form {self.form!r} has no impulse response, because its filter "
-                "depends on the length of the sequence and wraps around. Use `form='causal'`, or "
-                "look at the spectrum, `s5jax.ops.hope_transfer_function`."
-            )
-        return super().kernel(L)
-
-    def to_ssm(self) -> StateSpace:
-        """Real matrices; for each feature the ladder before the last input, and that input.
-
-        With this one state more they are exact for every Δ; without it the ladder's matrix would
-        have to be inverted, which is singular where Δ is 1.
-        """
-        self._needs_causal("to_ssm")
-        h, Delta, _ = self.coefficients()
-        A, B, C, d = hope_matrices(h, Delta)
-        H, n = B.shape
-        A = jnp.concatenate([A, B[..., None]], -1)
-        A = jnp.concatenate([A, jnp.zeros((H, 1, n + 1), A.dtype)], -2)
-        owner = jnp.repeat(jnp.eye(H), n + 1, axis=0)
-        return StateSpace(
-            A=jax.scipy.linalg.block_diag(*A),
-            B=jnp.tile(jnp.arange(n + 1) == n, H)[:, None] * owner,
-            C=jnp.concatenate([C, d[:, None]], -1).reshape(-1) * owner.T,
-            D=jnp.diag(self.D[...]),
-        )
-
     def _system(self) -> tuple[Inexact[Array, "R H N"], Float[Array, "..."]]:
-        """Markov parameters with their decay, and warps."""
+        """Returns Markov parameters with their decay, and warps."""
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         h = self.h[...].astype(wide)
         if self.form != "causal":
             h = pair_to_complex(h)
         decay = np.arange(1, self.d_state + 1) ** float(self.decay_exp)
         Delta = TRANSFORM[self.dt_transform](self.raw_step[...].astype(wide))
-        return h * jnp.asarray(decay, wide), Delta
+        return h * with_axes(jnp.asarray(decay, wide), h), Delta
 
     def _multiply_spectra(self, v: Float[Array, "*batch M H"]) -> Float[Array, "*batch M H"]:
-        r"""Real part of a circular convolution with the published samples.
+        r"""Returns the real part of a circular convolution with the published samples.
 
-        That is a product with their Hermitian part. The first row's samples are followed by the
-        second's in reverse, M / 2 of each all around the circle, here at angles in
-        :math:`[-\pi, \pi)`, where float32 is finest.
+        It equals a product with their Hermitian part. The samples of the first row are followed by
+        the reversed samples of the second, M / 2 of each around the whole circle. Angles are
+        wrapped to :math:`[-\pi, \pi)`, where float32 is most accurate.
         """
         M = v.shape[-2]
-        turns = 2 * np.arange(M // 2) / M
+        revolutions = 2 * np.arange(M // 2) / M
         h, Delta = self._system()
-        theta = jnp.asarray(2 * np.pi * (turns - np.round(turns)), Delta.dtype)
+        theta = jnp.asarray(2 * np.pi * (revolutions - np.round(revolutions)), Delta.dtype)
         first, second = hope_transfer_function(h, Delta, theta)
         G = jnp.concatenate([first, jnp.flip(second, 0)])
         G = (G + jnp.roll(jnp.flip(G, 0), 1, 0).conj()) / 2
-        return jnp.fft.irfft(G[: M // 2 + 1] * jnp.fft.rfft(v, axis=-2), M, axis=-2)
+        G = with_axes(G[: M // 2 + 1], v)
+        return jnp.fft.irfft(G * jnp.fft.rfft(v, axis=-2), M, axis=-2)
 
-    def _needs_causal(self, what: str) -> None:
-        if self.form != "causal":
+    def check_use(self, use: str, got: object = None) -> None:
+        """Raises a ValueError for what the published forms cannot do."""
+        if self.form == "causal":
+            super().check_use(use, got)
+        elif use == "kernel":
             raise ValueError(
-                f"HOPE: `{what}` needs a causal layer, and form {self.form!r} wraps around at the "
-                "ends of the whole sequence. Build it with `form='causal'` and "
-                "`bidirectional=False`, or call it on whole sequences."
+                f"HOPE.kernel: form {self.form!r} has no impulse response, because its filter "
+                "depends on the length of the sequence and wraps around. Use `form='causal'`, or "
+                "look at the spectrum, `s5jax.ops.hope_transfer_function`."
             )
-        super()._needs_causal(what)
-
-    def _check(
-        self, u: Array, state: Any, lengths: Any, resets: Any, dt: Any, return_state: bool
-    ) -> tuple[Any, Edits, Array | float | None]:
-        checked = super()._check(u, state, lengths, resets, dt, return_state)
-        if self.form != "causal" and not (lengths is None and resets is None):
+        elif use == "lengths":
             raise ValueError(
                 f"HOPE: the filter of form {self.form!r} depends on the length of the sequence, so "
                 "`lengths` and `resets` would give each sequence or segment another one. Omit "
                 "them, or use `form='causal'`."
             )
-        if self.form == "circular" and u.shape[-2] % 2:
+        elif use == "symbolic length":
             raise ValueError(
-                f"HOPE: form 'circular' needs an even length, as published; got {u.shape[-2]}. Pad "
-                "the sequences by one step, or use `form='causal'` or `form='mirrored'`."
+                f"HOPE: the filter of form {self.form!r} depends on the length of the sequence, "
+                f"which must be a number; got {got}. Export with a fixed length, or use "
+                "`form='causal'`."
             )
-        return checked
+        else:
+            raise ValueError(
+                f"HOPE: `{use}` needs a causal layer, and form {self.form!r} wraps around at the "
+                "ends of the whole sequence. Build it with `form='causal'` and "
+                "`bidirectional=False`, or call it on whole sequences."
+            )

@@ -1,4 +1,4 @@
-"""Arguments of calls as arrays: what has one clear meaning is converted, all else is refused."""
+"""Conversion of arguments to arrays: one clear meaning is converted, anything else refused."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -16,13 +16,13 @@ _KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
 
 
 def exportable(state: T) -> T:
-    """Lets programs of `jax.export` with this NamedTuple among their arguments be serialised."""
+    """Registers a NamedTuple, so that programs of `jax.export` that take it can be serialised."""
     export.register_namedtuple_serialization(state, serialized_name=f"s5jax.{state.__name__}")
     return state
 
 
 def as_array(where: str, name: str, value: Any) -> Array:
-    """Returns the array that a list, a number or an array of any library stands for.
+    """Converts a list, a number or an array of any library to a JAX array.
 
     Raises:
         ValueError: for anything else, such as strings, objects and ragged lists.
@@ -43,7 +43,7 @@ def as_array(where: str, name: str, value: Any) -> Array:
 
 
 def as_reals(where: str, name: str, value: Any, dtype: Any) -> Array:
-    """The same for real numbers; integers become ``dtype``.
+    """Converts to an array of real numbers; integers become ``dtype``.
 
     Raises:
         ValueError: for anything but real numbers.
@@ -60,14 +60,14 @@ def as_reals(where: str, name: str, value: Any, dtype: Any) -> Array:
 
 
 def known_values(array: Array) -> np.ndarray | None:
-    """The values on the host; None while a program is traced, or if other processes hold some."""
+    """Returns the values on the host; None for tracers and arrays split over processes."""
     if isinstance(array, Tracer) or not array.is_fully_addressable:
         return None
     return np.asarray(array)
 
 
 def check_state(where: str, state: PyTree, expected: PyTree) -> PyTree[Array]:
-    """Returns a state in the dtypes of the expected one, or wider.
+    """Converts a state to the dtypes of the expected one, or wider.
 
     Raises:
         ValueError: unless structure, shapes and kinds of numbers are as expected.
@@ -99,10 +99,10 @@ def check_state(where: str, state: PyTree, expected: PyTree) -> PyTree[Array]:
 
 
 def split_states(where: str, state: Any, n: int) -> Sequence[PyTree]:
-    """The state of each of n blocks, None without any.
+    """Returns the state of each of n blocks; None for each without a state.
 
     Raises:
-        ValueError: unless there are as many.
+        ValueError: unless there are n.
     """
     if state is None:
         return [None] * n

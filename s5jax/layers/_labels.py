@@ -12,7 +12,7 @@ from s5jax._errors import check_choice
 
 @jax.tree_util.register_pytree_with_keys_class
 class Labels(dict[Any, Any]):
-    """Nested dictionaries of labels, which a call brings into the form of any parameters.
+    """Nested dictionaries of labels, which a call arranges like any parameters.
 
     Optax calls labels that are functions, so the same object serves parameters in an `nnx.State`
     and in dictionaries. A `jax.tree.map` over it gives plain dictionaries.

@@ -1,7 +1,7 @@
 """LRU: a linear recurrent unit with complex diagonal state matrix."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from s5jax._errors import check_positive
+from s5jax._errors import check_choice, check_positive
 from s5jax.init import lru_ring
 from s5jax.layers._dense import feedthrough, pair_matmul, real_matmul
 from s5jax.layers._diagonal import DiagonalLayer
-from s5jax.ops import Backend, StateSpace, pair_to_complex, scan_backend
+from s5jax.ops import ScanAlgorithm, StateSpace, pair_to_complex, real_state_space
 
 
 class LRUCoefficients(NamedTuple):
@@ -51,14 +51,14 @@ class LRU(DiagonalLayer):
         r_max: largest initial absolute value of an eigenvalue.
         max_phase: largest initial phase of an eigenvalue, in radians; a small one, such as
             pi / 10, with ``r_min`` near 1 suits very long sequences.
-        backend: algorithm of the scan, see `s5jax.ops.scan_backend`.
-        dtype: dtype of the matrix products and the output; by default that of inputs and parameters
+        algorithm: algorithm of the scan, see `s5jax.ops.scan_algorithm`.
+        dtype: dtype of the matrix products and the output; by default, inputs and parameters decide
             together. States are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
 
     Raises:
-        ValueError: for sizes that are not positive, a ring that is none (see
+        ValueError: for sizes that are not positive, a ring that is empty (see
             `s5jax.init.lru_ring`), or an unknown option.
 
     Example:
@@ -87,16 +87,16 @@ class LRU(DiagonalLayer):
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 6.28,
-        backend: Backend = "auto",
+        algorithm: ScanAlgorithm = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         d_model, d_state = check_positive("LRU", d_model=d_model, d_state=d_state)
-        scan_backend(backend)
+        check_choice("LRU", "algorithm", algorithm, get_args(ScanAlgorithm))
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.r_min, self.r_max, self.max_phase = r_min, r_max, max_phase
-        self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
+        self.algorithm, self.dtype, self.param_dtype = algorithm, dtype, param_dtype
 
         nu_log, theta_log, gamma_log = lru_ring(
             rngs.params(), d_state, r_min=r_min, r_max=r_max, max_phase=max_phase, dtype=param_dtype
@@ -115,7 +115,7 @@ class LRU(DiagonalLayer):
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> LRUCoefficients:
-        """Eigenvalues, normalised input matrix and the output matrix of one direction."""
+        """Returns eigenvalues, the normalised input matrix and one direction's output matrix."""
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         nu, theta, gamma = (
             jnp.exp(log[...].astype(wide)) for log in (self.nu_log, self.theta_log, self.gamma_log)
@@ -130,15 +130,13 @@ class LRU(DiagonalLayer):
         )
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch N"]:
-        """Zeros, one complex number per state."""
-        return jnp.zeros(
-            (*batch_shape, self.d_state), jnp.result_type(self._state_dtype(), jnp.complex64)
-        )
+        """Returns zeros, one complex number per state."""
+        return self.zero_state(batch_shape, self.d_state, complex_valued=True)
 
     def drive(
         self, coefficients: LRUCoefficients, u: Inexact[Array, "*batch H"]
     ) -> Float[Array, "*batch 2 N"]:
-        r""":math:`\gamma \odot B u`, with one real matrix product."""
+        r"""Returns :math:`\gamma \odot B u`, by one real matrix product."""
         return pair_matmul(u.astype(self._compute_dtype(u)), coefficients.B.T)
 
     def readout(
@@ -147,7 +145,7 @@ class LRU(DiagonalLayer):
         x: Float[Array, "*batch 2 N"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
-        r""":math:`\operatorname{Re}(C x) + D \odot u`, with one real matrix product."""
+        r"""Returns :math:`\operatorname{Re}(C x) + D \odot u`, by one real matrix product."""
         dtype = self._compute_dtype(u)
         y = real_matmul(x, coefficients.C, dtype)
         if coefficients.D is not None:
@@ -155,13 +153,7 @@ class LRU(DiagonalLayer):
         return y.astype(dtype)
 
     def to_ssm(self) -> StateSpace:
-        """Real matrices with two states, real and imaginary part, for each complex one."""
-        self._needs_causal("to_ssm")
+        """Returns real matrices with two states, real and imaginary part, for each complex one."""
+        self.check_use("to_ssm")
         Lambda_bar, B, C, _ = self.coefficients()
-        re, im = jnp.diag(Lambda_bar.real), jnp.diag(Lambda_bar.imag)
-        return StateSpace(
-            A=jnp.block([[re, -im], [im, re]]),
-            B=jnp.concatenate([B.real, B.imag]),
-            C=jnp.concatenate([C.real, -C.imag], axis=1),
-            D=jnp.diag(self.D[...]),
-        )
+        return real_state_space(Lambda_bar, B, C, self.D[...])

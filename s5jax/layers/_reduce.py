@@ -12,7 +12,7 @@ from s5jax.layers._dense_ssm import DenseSSM
 from s5jax.ops import balanced_truncation, ho_kalman
 
 _LONGEST = 1 << 17
-"""Lags after which a kernel must have decayed, if the caller does not say how many matter."""
+"""Lags after which a kernel must have decayed, unless the caller passes ``l_max``."""
 
 
 @default_promotion
@@ -31,8 +31,8 @@ def reduce_order(layer: SequenceLayer, order: int, *, l_max: int | None = None) 
 
     for each feature by itself, in sequences of up to ``l_max`` steps; or, for layers that mix
     features, for all together and any length. The first is the largest distance of the frequency
-    responses, from a grid of eight points a lag and the 2 % that may lie between these; the second
-    :math:`2 \sum_{k > r} \sigma_k`. Neither counts the rounding of the steps.
+    responses, from a grid of eight points per lag plus the 2 % by which a grid may miss the
+    maximum. The second is :math:`2 \sum_{k > r} \sigma_k`. Neither counts rounding.
 
     Args:
         layer: a causal layer.
@@ -59,7 +59,7 @@ def reduce_order(layer: SequenceLayer, order: int, *, l_max: int | None = None) 
     References:
         Antoulas, "Approximation of Large-Scale Dynamical Systems", 2005, chapters 4, 5 and 7.
     """
-    layer._needs_causal("reduce_order")
+    layer.check_use("reduce_order")
     (order,) = check_positive("reduce_order", order=order)
     mixes = layer.mixes_features
     realise = _from_matrices if mixes else _from_kernel

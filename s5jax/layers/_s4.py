@@ -1,7 +1,7 @@
-"""S4: one state space a feature, its state matrix diagonal plus low rank."""
+"""S4: one state space per feature, with a state matrix that is diagonal plus low rank."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
+from s5jax._promotion import with_axes
 from s5jax.init import nplr
 from s5jax.layers._feature_ssm import FeatureSSM, Transform, check_sizes
 from s5jax.ops import (
     DPLR,
     ChunkTables,
-    Conv,
-    KernelBackend,
+    ConvAlgorithm,
     StateSpace,
     complex_to_pair,
     discretize_dplr,
@@ -31,6 +31,7 @@ from s5jax.ops import (
 from s5jax.ops._dplr import dense_change, dplr_change
 
 S4Init = Literal["legs", "legt", "fourier"]
+S4Algorithm = Literal[ConvAlgorithm, "cauchy"]
 
 
 class S4Coefficients(NamedTuple):
@@ -52,12 +53,12 @@ class S4(FeatureSSM):
         x_k = \bar A x_{k-1} + \bar B u_k, \qquad y_k = 2 \operatorname{Re}(C x_k) + D u_k
 
     per feature, with :math:`\bar A, \bar B` from :math:`A = \Lambda - P P^*`, :math:`B` and one
-    step size by the bilinear rule. One of each conjugate pair of states is kept. Plain sequences
+    step size by the bilinear rule. One of each conjugate pair of states is kept. Uniform sequences
     are convolved with the kernel (`s5jax.ops.dplr_kernel`), by FFT or by chunks; a step costs O(N)
     through the low-rank form (`s5jax.ops.dplr_step`). A bidirectional layer adds a second kernel,
     of its own C, over the inputs to come, which starts with the next step.
 
-    Resets, and a ``dt`` per step, run one step at a time.
+    Resets, and a ``dt`` per step, run step by step.
 
     Parameters are stored as reals, complex ones with a last axis of (real, imaginary): with
     M = ``d_state / 2``, S = ``n_ssm`` and the rank R of the measure, ``raw_decay`` and
@@ -65,13 +66,13 @@ class S4(FeatureSSM):
     :math:`\operatorname{Re} \Lambda = -f(\texttt{raw\_decay})`, ``P`` of shape ``(S, R, M, 2)``,
     ``B`` of shape ``(S, M, 2)``, ``raw_step`` of shape ``(H,)``, ``C`` of shape ``(1, H, M, 2)``
     (``(2, H, M, 2)`` if bidirectional, forward first) and ``D`` of shape ``(H,)``. Feature h uses
-    the system h modulo S. None depends on a sequence length: C is the output vector itself, not
-    the one that the published code truncates to a kernel length. The optimiser group ``"ssm"``
-    holds all but ``C`` and ``D``. A state has shape ``(*batch, H, M)``.
+    the system h modulo S. None depends on a sequence length: C is the output vector itself,
+    where the published code stores one that is truncated to a kernel length. The optimiser group
+    ``"ssm"`` holds all but ``C`` and ``D``. A state has shape ``(*batch, H, M)``.
 
     Args:
         d_model: number of features H.
-        d_state: number of states a feature, conjugates included; even.
+        d_state: number of states per feature, conjugates included; even.
         n_ssm: number of different :math:`(\Lambda, P, B)`, a divisor of ``d_model``, which it is by
             default.
         bidirectional: also run backward in time.
@@ -81,10 +82,10 @@ class S4(FeatureSSM):
         real_transform: how the decay rates are parameterised, ``"exp"`` or ``"softplus"``.
         dt_min: smallest initial step size, in units of the continuous time of A.
         dt_max: largest initial step size.
-        conv: how plain sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
-            `s5jax.ops.conv_backend`.
-        backend: algorithm of the kernel, see `s5jax.ops.dplr_kernel`.
-        dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
+        algorithm: how uniform sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
+            `s5jax.ops.conv_algorithm`; or ``"cauchy"``, an FFT with the kernel as published, see
+            `s5jax.ops.dplr_kernel`.
+        dtype: dtype of the output; by default, inputs and parameters decide together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -108,8 +109,6 @@ class S4(FeatureSSM):
         https://arxiv.org/abs/2111.00396.
     """
 
-    feature_axes: ClassVar[Mapping[str, int]] = {**FeatureSSM.feature_axes, "P": 0}
-
     def __init__(
         self,
         d_model: int,
@@ -122,8 +121,7 @@ class S4(FeatureSSM):
         real_transform: Transform = "exp",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        conv: Conv = "auto",
-        backend: KernelBackend = "auto",
+        algorithm: S4Algorithm = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -132,18 +130,18 @@ class S4(FeatureSSM):
         check_choice("S4", "init", init, get_args(S4Init))
         check_choice("S4", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4", "real_transform", real_transform, get_args(Transform))
-        check_choice("S4", "conv", conv, get_args(Conv))
-        check_choice("S4", "backend", backend, get_args(KernelBackend))
+        check_choice("S4", "algorithm", algorithm, get_args(S4Algorithm))
         self.d_model, self.d_state, self.n_ssm = d_model, d_state, None if n_ssm is None else S
         self.bidirectional, self.init = bidirectional, init
         self.dt_transform, self.real_transform = dt_transform, real_transform
         self.dt_min, self.dt_max = dt_min, dt_max
-        self.conv, self.backend = conv, backend
+        self.algorithm = algorithm
         self.dtype, self.param_dtype = dtype, param_dtype
 
         Lambda, P, B, _ = nplr(init, d_state)
         Lambda, P, B = (np.broadcast_to(v, (S, *v.shape)) for v in (Lambda, P, B))
-        self.P = nnx.Param(complex_to_pair(jnp.asarray(P)).astype(param_dtype), group="ssm")
+        P = complex_to_pair(jnp.asarray(P)).astype(param_dtype)
+        self.P = nnx.Param(P, group="ssm", feature_axis=0)
         self._make_parameters(Lambda, B, rngs)
 
     def coefficients(
@@ -157,47 +155,55 @@ class S4(FeatureSSM):
         return S4Coefficients(Lambda, P, B, Delta, step, C, D)
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch H M"]:
-        """Zeros, one complex number per kept state of every feature."""
-        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
-        shape = (*batch_shape, self.d_model, self.d_state // 2)
-        return jnp.zeros(shape, dtype)
+        """Returns zeros, one complex number per kept state of every feature."""
+        return self.zero_state(batch_shape, self.d_model, self.d_state // 2, complex_valued=True)
 
     def advance(
         self, coefficients: S4Coefficients, state: Array, u: Inexact[Array, "*batch H"]
     ) -> tuple[Inexact[Array, "*batch H"], Array]:
-        """One step of the recurrence, in O(N)."""
+        """Takes one step of the recurrence, in O(N)."""
         x = dplr_step(coefficients.step, state, self._wide(u))
-        return self._skip(coefficients, 2 * (coefficients.C * x).sum(-1).real, u), x
+        y = 2 * (with_axes(coefficients.C, x) * x).sum(-1).real
+        return self._skip(coefficients, y, u), x
 
-    def parallel(
-        self, coefficients: S4Coefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """A convolution, the response to the state before it, and the state after it."""
-        step, L = coefficients.step, u.shape[-2]
-        y = self.convolve(coefficients, u)
-        y += dplr_response(step, coefficients.C, state + dplr_change(step, state), L)
-        return self._skip(coefficients, y, u), dplr_state(step, self._wide(u), state)
+    def algorithm_for(self, L: int, batch: int = 1) -> str:
+        """Returns ``"fft"``, ``"chunked"`` or ``"cauchy"``."""
+        return "cauchy" if self.algorithm == "cauchy" else super().algorithm_for(L, batch)
 
     def convolution_kernel(self, coefficients: S4Coefficients, L: int) -> Float[Array, "L H"]:
-        r""":math:`2 \operatorname{Re}(C \bar A^l \bar B)`."""
+        r"""Returns :math:`2 \operatorname{Re}(C \bar A^l \bar B)`."""
         Lambda, P, B, Delta, _, C, _ = coefficients
-        return dplr_kernel(Lambda, P, B, C, Delta, L, backend=self.backend)
+        form = "cauchy" if self.algorithm == "cauchy" else "auto"
+        return dplr_kernel(Lambda, P, B, C, Delta, L, algorithm=form)
 
     def chunk_tables(self, coefficients: S4Coefficients, T: int) -> ChunkTables:
-        """The same kernel by chunks."""
+        """Returns the same kernel by chunks."""
         return dplr_chunks(coefficients.step, coefficients.C, T)
 
+    def response(
+        self, coefficients: S4Coefficients, state: Array, L: int
+    ) -> Float[Array, "*batch L H"]:
+        r"""Returns :math:`2 \operatorname{Re}(C \bar A^{l + 1} x)`."""
+        step = coefficients.step
+        return dplr_response(step, coefficients.C, state + dplr_change(step, state), L)
+
+    def final_state(
+        self, coefficients: S4Coefficients, state: Array, u: Float[Array, "*batch L H"]
+    ) -> Complex[Array, "*batch H M"]:
+        """Returns the state after the last step."""
+        return dplr_state(coefficients.step, u, state)
+
     def to_ssm(self) -> StateSpace:
-        """Real matrices; for each feature the real parts of its states, then the imaginary ones."""
-        self._needs_causal("to_ssm")
+        """Returns real matrices; each feature has its real parts first, then the imaginary ones."""
+        self.check_use("to_ssm")
         c, N = self.coefficients(), self.d_state
-        blocks = jnp.eye(N) + dense_change(c.step)
+        blocks = jnp.eye(N)[None] + dense_change(c.step)
         B = jnp.concatenate([c.step.B_bar.real, c.step.B_bar.imag], -1)
         C = 2 * jnp.concatenate([c.C.real, -c.C.imag], -1)
         owner = jnp.repeat(jnp.eye(self.d_model), N, axis=0)
         return StateSpace(
             A=jax.scipy.linalg.block_diag(*blocks),
             B=B.reshape(-1, 1) * owner,
-            C=C.reshape(-1) * owner.T,
+            C=C.reshape(1, -1) * owner.T,
             D=jnp.diag(self.D[...]),
         )

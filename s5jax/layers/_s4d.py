@@ -1,4 +1,4 @@
-"""S4D: one diagonal state space a feature, run as a convolution."""
+"""S4D: one diagonal state space per feature, run as a convolution."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
@@ -11,19 +11,19 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
+from s5jax._promotion import with_axes
 from s5jax.init import s4d
-from s5jax.layers._diagonal import DiagonalLayer
+from s5jax.layers._diagonal import DiagonalRecurrence
 from s5jax.layers._feature_ssm import FeatureSSM, Transform, check_sizes
+from s5jax.layers._kernel import KernelOrScan
 from s5jax.ops import (
-    Backend,
     ChunkTables,
-    Conv,
     StateSpace,
     complex_to_pair,
     discretize_bilinear,
     discretize_zoh,
     pair_to_complex,
-    scan_backend,
+    real_state_space,
     vandermonde,
     vandermonde_chunks,
     vandermonde_state,
@@ -45,14 +45,14 @@ class S4DCoefficients(NamedTuple):
     D: Float[Array, " H"] | None
 
 
-class S4D(FeatureSSM, DiagonalLayer):
+class S4D(FeatureSSM):
     r"""S4D: each feature has its own diagonal state space.
 
     .. math::
         x_k = \bar\Lambda x_{k-1} + \bar B u_k, \qquad y_k = 2 \operatorname{Re}(C x_k) + D u_k
 
     per feature, with :math:`\bar\Lambda, \bar B` from :math:`\Lambda, B` and one step size. One of
-    each conjugate pair of states is kept. Plain sequences are convolved with the kernel
+    each conjugate pair of states is kept. Uniform sequences are convolved with the kernel
     :math:`2 \operatorname{Re} \sum_n C_n \bar B_n \bar\Lambda_n^l` (`s5jax.ops.vandermonde`), by
     FFT or by chunks. A bidirectional layer adds a second kernel, of its own C, over the inputs to
     come, which starts with the next step.
@@ -67,7 +67,7 @@ class S4D(FeatureSSM, DiagonalLayer):
 
     Args:
         d_model: number of features H.
-        d_state: number of states a feature, conjugates included; even.
+        d_state: number of states per feature, conjugates included; even.
         n_ssm: number of different :math:`(\Lambda, B)`, a divisor of ``d_model``, which it is by
             default.
         bidirectional: also run backward in time.
@@ -77,11 +77,11 @@ class S4D(FeatureSSM, DiagonalLayer):
         real_transform: how the decay rates are parameterised, ``"exp"`` or ``"softplus"``.
         dt_min: smallest initial step size, in units of the continuous time of Lambda.
         dt_max: largest initial step size.
-        conv: how plain sequences are convolved, ``"fft"``, ``"chunked"`` or ``"auto"``, see
-            `s5jax.ops.conv_backend`.
-        backend: algorithm of the scan that serves resets and irregular steps, see
-            `s5jax.ops.scan_backend`.
-        dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
+        algorithm: how uniform sequences run: convolved by ``"fft"``, ``"chunked"`` or ``"auto"``,
+            see `s5jax.ops.conv_algorithm`, or as a recurrence by ``"scan"``, ``"sequential"`` or
+            ``"associative"``, see `s5jax.ops.scan_algorithm`. Resets and irregular steps always run
+            as a recurrence.
+        dtype: dtype of the output; by default, inputs and parameters decide together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -105,7 +105,7 @@ class S4D(FeatureSSM, DiagonalLayer):
         Models", 2022, https://arxiv.org/abs/2206.11893.
     """
 
-    feature_states = True
+    state_feature_axis = -1
 
     def __init__(
         self,
@@ -120,8 +120,7 @@ class S4D(FeatureSSM, DiagonalLayer):
         real_transform: Transform = "exp",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        conv: Conv = "auto",
-        backend: Backend = "auto",
+        algorithm: KernelOrScan = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -131,13 +130,12 @@ class S4D(FeatureSSM, DiagonalLayer):
         check_choice("S4D", "discretization", discretization, get_args(Discretization))
         check_choice("S4D", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4D", "real_transform", real_transform, get_args(Transform))
-        check_choice("S4D", "conv", conv, get_args(Conv))
-        scan_backend(backend)
+        check_choice("S4D", "algorithm", algorithm, get_args(KernelOrScan))
         self.d_model, self.d_state, self.n_ssm = d_model, d_state, None if n_ssm is None else S
         self.bidirectional, self.init, self.discretization = bidirectional, init, discretization
         self.dt_transform, self.real_transform = dt_transform, real_transform
         self.dt_min, self.dt_max = dt_min, dt_max
-        self.conv, self.backend = conv, backend
+        self.algorithm = algorithm
         self.dtype, self.param_dtype = dtype, param_dtype
 
         Lambda, B = (np.broadcast_to(v, (S, len(v))) for v in s4d(init, d_state))
@@ -149,6 +147,7 @@ class S4D(FeatureSSM, DiagonalLayer):
         """Discretises every feature's system and picks the output vectors of one direction."""
         Lambda, B, Delta = self._continuous(dt)
         Delta = Delta[..., None]
+        Lambda, B = with_axes(Lambda, Delta), with_axes(B, Delta)
         Lambda_bar, Gamma = _DISCRETIZE[self.discretization](Lambda, Delta)
         log = Lambda * Delta if self.discretization == "zoh" else _log_bilinear(Lambda * Delta)
         HM = self.d_model * self.d_state // 2
@@ -159,18 +158,29 @@ class S4D(FeatureSSM, DiagonalLayer):
         )
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch HM"]:
-        """Zeros, one complex number per kept state of every feature."""
-        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
+        """Returns zeros, one complex number per kept state of every feature."""
         size = self.d_model * self.d_state // 2
-        return jnp.zeros((*batch_shape, size), dtype)
+        return self.zero_state(batch_shape, size, complex_valued=True)
+
+    @property
+    def recurrence(self) -> DiagonalRecurrence:
+        """The recurrence of all states of all features."""
+        return DiagonalRecurrence(self, self._scan_algorithm())
+
+    def advance(
+        self, coefficients: S4DCoefficients, state: Array, u: Inexact[Array, "*batch H"]
+    ) -> tuple[Inexact[Array, "*batch H"], Array]:
+        """Takes one step of the recurrence."""
+        return self.recurrence.advance(coefficients, state, u)
 
     def drive(
         self, coefficients: S4DCoefficients, u: Inexact[Array, "*batch H"]
     ) -> Float[Array, "*batch 2 HM"]:
-        r""":math:`\bar B u`, every input repeated for the states of its feature."""
+        r"""Returns :math:`\bar B u`, every input repeated for the states of its feature."""
         u = u.astype(self._compute_dtype(u))
         B_bar = complex_to_pair(coefficients.B_bar, axis=-2)
-        return B_bar * jnp.repeat(u, self.d_state // 2, axis=-1)[..., None, :]
+        u = jnp.repeat(u, self.d_state // 2, axis=-1)[..., None, :]
+        return with_axes(B_bar, u) * u
 
     def readout(
         self,
@@ -178,55 +188,53 @@ class S4D(FeatureSSM, DiagonalLayer):
         x: Float[Array, "*batch 2 HM"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
-        r""":math:`2 \operatorname{Re}(C x) + D u`."""
+        r"""Returns :math:`2 \operatorname{Re}(C x) + D u`."""
         x = pair_to_complex(x, axis=-2)
         x = x.reshape(*x.shape[:-1], *coefficients.C.shape)
-        y = 2 * (coefficients.C * x).sum(-1).real
+        y = 2 * (with_axes(coefficients.C, x) * x).sum(-1).real
         return self._skip(coefficients, y, u)
 
     def convolution_kernel(self, coefficients: S4DCoefficients, L: int) -> Float[Array, "L H"]:
-        r""":math:`2 \operatorname{Re} \sum_n C_n \bar B_n \bar\Lambda_n^l`."""
-        return self._response(coefficients, coefficients.B_bar, L)
+        r"""Returns :math:`2 \operatorname{Re} \sum_n C_n \bar B_n \bar\Lambda_n^l`."""
+        return self._decay(coefficients, coefficients.B_bar, L)
 
     def chunk_tables(self, coefficients: S4DCoefficients, T: int) -> ChunkTables:
-        """The same kernel by chunks."""
+        """Returns the same kernel by chunks."""
         C = coefficients.C
         weights = 2 * C * coefficients.B_bar.reshape(C.shape)
         return vandermonde_chunks(weights, coefficients.log_Lambda_bar.reshape(C.shape), T)
 
-    def parallel(
-        self, coefficients: S4DCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """A convolution, the response to the state before it, and the state after it."""
-        L, shape = u.shape[-2], coefficients.C.shape
-        log, B_bar = coefficients.log_Lambda_bar, coefficients.B_bar
-        y = self.convolve(coefficients, u)
-        y += self._response(coefficients, coefficients.Lambda_bar * state, L)
+    def response(
+        self, coefficients: S4DCoefficients, state: Array, L: int
+    ) -> Float[Array, "*batch L H"]:
+        r"""Returns :math:`2 \operatorname{Re}(C \bar\Lambda^{l + 1} x)`."""
+        x = with_axes(coefficients.Lambda_bar, state) * state
+        return self._decay(coefficients, x, L)
+
+    def final_state(
+        self, coefficients: S4DCoefficients, state: Array, u: Float[Array, "*batch L H"]
+    ) -> Complex[Array, "*batch HM"]:
+        """Returns the state after the last step."""
+        shape = coefficients.C.shape
+        log, B_bar = (v.reshape(shape) for v in (coefficients.log_Lambda_bar, coefficients.B_bar))
         x0 = state.reshape(*state.shape[:-1], *shape)
-        last = vandermonde_state(self._wide(u), log.reshape(shape), B_bar.reshape(shape), x0)
-        return self._skip(coefficients, y, u), last.reshape(state.shape)
+        return vandermonde_state(u, log, B_bar, x0).reshape(state.shape)
 
     def to_ssm(self) -> StateSpace:
-        """Real matrices with two states, real and imaginary part, for each complex one."""
-        self._needs_causal("to_ssm")
+        """Returns real matrices with two states, real and imaginary part, for each complex one."""
+        self.check_use("to_ssm")
         c = self.coefficients()
         owner = jnp.repeat(jnp.eye(self.d_model), self.d_state // 2, axis=0)
-        re, im = jnp.diag(c.Lambda_bar.real), jnp.diag(c.Lambda_bar.imag)
-        B, C = c.B_bar[:, None] * owner, 2 * c.C.reshape(-1) * owner.T
-        return StateSpace(
-            A=jnp.block([[re, -im], [im, re]]),
-            B=jnp.concatenate([B.real, B.imag]),
-            C=jnp.concatenate([C.real, -C.imag], axis=1),
-            D=jnp.diag(self.D[...]),
-        )
+        B, C = c.B_bar[:, None] * owner, 2 * c.C.reshape(1, -1) * owner.T
+        return real_state_space(c.Lambda_bar, B, C, self.D[...])
 
-    def _response(
+    def _decay(
         self, coefficients: S4DCoefficients, x: Complex[Array, "*batch HM"], L: int
     ) -> Float[Array, "*batch L H"]:
-        """Outputs from a first state on, without inputs."""
+        """Returns the outputs that follow from a first state, without inputs."""
         C = coefficients.C
         x = x.reshape(*x.shape[:-1], *C.shape)
-        return vandermonde(2 * C * x, coefficients.log_Lambda_bar.reshape(C.shape), L)
+        return vandermonde(with_axes(2 * C, x) * x, coefficients.log_Lambda_bar.reshape(C.shape), L)
 
 
 def _log_bilinear(z: Complex[Array, "*shape"]) -> Complex[Array, "*shape"]:

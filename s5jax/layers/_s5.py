@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import with_axes
 from s5jax.init import (
     CInit,
     block_diagonal_hippo,
@@ -17,21 +18,22 @@ from s5jax.init import (
     s5_input_matrix,
     s5_output_matrix,
 )
-from s5jax.layers._base import Edits
 from s5jax.layers._dense import feedthrough, pair_matmul, real_matmul
-from s5jax.layers._diagonal import DiagonalLayer
+from s5jax.layers._diagonal import DiagonalLayer, DiagonalRecurrence
+from s5jax.layers._edits import Edits
 from s5jax.ops import (
-    Backend,
+    ScanAlgorithm,
     StateSpace,
     complex_to_pair,
     discretize_bilinear,
     discretize_zoh,
     pair_to_complex,
+    real_state_space,
     s5_scan,
 )
 
 Discretization = Literal["zoh", "bilinear"]
-S5Backend = Literal[Backend, "pallas"]
+S5Algorithm = Literal[ScanAlgorithm, "pallas"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
@@ -44,6 +46,40 @@ class S5Coefficients(NamedTuple):
     B: Complex[Array, "P H"]
     C: Complex[Array, "H P"]
     D: Float[Array, " H"] | None
+
+
+class FusedRecurrence(DiagonalRecurrence):
+    """Runs S5 by the fused kernels of `s5jax.ops.s5_scan`."""
+
+    layer: "S5"
+
+    def run(
+        self, state: Array | None, u: Array, edits: Edits, *, reverse: bool = False
+    ) -> tuple[Array, Array | None]:
+        """Runs a uniform sequence."""
+        if not edits.uniform:
+            raise ValueError(
+                "S5: with `algorithm='pallas'` all steps are equal, so there can be no `resets`, "
+                "no `dt` per step, and no `lengths` together with a state. Build the layer with "
+                "another `algorithm`; its parameters are the same."
+            )
+        Lambda_bar, Gamma, B, C, D = self.layer.coefficients(edits.dt, backward=reverse)
+        C = C * (2 if self.layer.conj_sym else 1)
+        x0 = self.layer.init_state(u.shape[:-2]) if state is None else state
+        u = u.astype(self.layer._compute_dtype(u))
+        y, last = s5_scan(Lambda_bar, Gamma[:, None] * B, C, u, x0, D=D, reverse=reverse)
+        return y, None if state is None else last
+
+    def run_both(self, u: Array, edits: Edits) -> Array:
+        """Runs a uniform sequence in both directions."""
+        return self.run(None, u, edits)[0] + self.run(None, u, edits, reverse=True)[0]
+
+    def run_shard(self, state: Array | None, u: Array, edits: Edits) -> tuple[Array, Array | None]:
+        """Refuses a share of the steps."""
+        raise ValueError(
+            "S5: `algorithm='pallas'` scans whole sequences on one device, and this mesh splits "
+            "time. Build the layer with another `algorithm`, or use a mesh without the axis `seq`."
+        )
 
 
 class S5(DiagonalLayer):
@@ -77,16 +113,16 @@ class S5(DiagonalLayer):
             `s5jax.init.s5_output_matrix`.
         dt_min: smallest initial step size, in units of the continuous time of Lambda.
         dt_max: largest initial step size.
-        backend: algorithm of the scan, see `s5jax.ops.scan_backend`; or ``"pallas"`` for the fused
+        algorithm: algorithm of the scan, see `s5jax.ops.scan_algorithm`; or ``"pallas"``, the fused
             kernels of `s5jax.ops.s5_scan` on a GPU, for sequences without resets or a ``dt`` per
             step. ``"auto"`` does not choose these, as they have not been timed on a GPU yet.
-        dtype: dtype of the matrix products and the output; by default that of inputs and parameters
+        dtype: dtype of the matrix products and the output; by default, inputs and parameters decide
             together. States are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
 
     Raises:
-        ValueError: for sizes that are not positive or do not divide, an odd number of states a
+        ValueError: for sizes that are not positive or do not divide, an odd number of states per
             block under ``conj_sym``, or an unknown option; in a call, if ``"pallas"`` cannot run.
 
     Example:
@@ -107,8 +143,6 @@ class S5(DiagonalLayer):
     continuous_time = True
     mixes_features = True
 
-    backend: S5Backend  # ty: ignore[incompatible-attribute-override]
-
     def __init__(
         self,
         d_model: int,
@@ -122,7 +156,7 @@ class S5(DiagonalLayer):
         C_init: CInit = "trunc_standard_normal",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        backend: S5Backend = "auto",
+        algorithm: S5Algorithm = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -131,12 +165,12 @@ class S5(DiagonalLayer):
         d_model, d_state, n_blocks = check_positive("S5", **sizes)
         check_choice("S5", "discretization", discretization, get_args(Discretization))
         check_choice("S5", "C_init", C_init, get_args(CInit))
-        check_choice("S5", "backend", backend, get_args(S5Backend))
+        check_choice("S5", "algorithm", algorithm, get_args(S5Algorithm))
         self.d_model, self.d_state, self.n_blocks = d_model, d_state, n_blocks
         self.conj_sym, self.bidirectional, self.clip_eigs = conj_sym, bidirectional, clip_eigs
         self.discretization, self.C_init = discretization, C_init
         self.dt_min, self.dt_max = dt_min, dt_max
-        self.backend, self.dtype, self.param_dtype = backend, dtype, param_dtype
+        self.algorithm, self.dtype, self.param_dtype = algorithm, dtype, param_dtype
 
         Lambda, V, V_inv = block_diagonal_hippo(d_state, n_blocks, conj_sym=conj_sym)
         B = s5_input_matrix(rngs.params(), V_inv, d_model, dtype=param_dtype)
@@ -153,9 +187,16 @@ class S5(DiagonalLayer):
         self.C = nnx.Param(complex_to_pair(jnp.concatenate(C, -1)).astype(param_dtype))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
 
-    def algorithm(self, L: int, batch: int = 1) -> str:
-        """That of the scan, or ``"pallas"``."""
-        return "pallas" if self.backend == "pallas" else super().algorithm(L, batch)
+    @property
+    def recurrence(self) -> DiagonalRecurrence:
+        """The scan, or the fused kernels."""
+        if self.algorithm == "pallas":
+            return FusedRecurrence(self)
+        return super().recurrence
+
+    def algorithm_for(self, L: int, batch: int = 1) -> str:
+        """Returns the algorithm of the scan, or ``"pallas"``."""
+        return "pallas" if self.algorithm == "pallas" else super().algorithm_for(L, batch)
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
@@ -168,7 +209,8 @@ class S5(DiagonalLayer):
         Lambda = jax.lax.complex(Lambda_re, self.Lambda_im[...].astype(wide))
         Delta = jnp.exp(self.log_step[...].astype(wide))
         if dt is not None:
-            Delta = jnp.asarray(dt, wide)[..., None] * Delta
+            dt = jnp.asarray(dt, wide)[..., None]
+            Delta = dt * with_axes(Delta, dt)
         Lambda_bar, Gamma = _DISCRETIZE[self.discretization](Lambda, Delta)
         P = Lambda.shape[0]
         C = self.C[...][:, P:] if backward else self.C[...][:, :P]
@@ -181,14 +223,13 @@ class S5(DiagonalLayer):
         )
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> Complex[Array, "*batch P"]:
-        """Zeros, one complex number per kept state."""
-        dtype = jnp.result_type(self._state_dtype(), jnp.complex64)
-        return jnp.zeros((*batch_shape, self.log_step.shape[0]), dtype)
+        """Returns zeros, one complex number per kept state."""
+        return self.zero_state(batch_shape, self.log_step.shape[0], complex_valued=True)
 
     def drive(
         self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
     ) -> Float[Array, "*batch 2 P"]:
-        r""":math:`\Gamma \tilde B u`, with one real matrix product."""
+        r"""Returns :math:`\Gamma \tilde B u`, by one real matrix product."""
         Gamma, B = coefficients.Gamma, coefficients.B
         fold = Gamma.ndim == 1
         if fold:
@@ -202,7 +243,7 @@ class S5(DiagonalLayer):
         x: Float[Array, "*batch 2 P"],
         u: Inexact[Array, "*batch H"],
     ) -> Inexact[Array, "*batch H"]:
-        r""":math:`f \operatorname{Re}(\tilde C x) + D \odot u`, with one real matrix product."""
+        r"""Returns :math:`f \operatorname{Re}(\tilde C x) + D \odot u`, by one real product."""
         dtype = self._compute_dtype(u)
         C = coefficients.C * (2 if self.conj_sym else 1)
         y = real_matmul(x, C, dtype)
@@ -210,69 +251,9 @@ class S5(DiagonalLayer):
             y = y + feedthrough(coefficients.D, u)
         return y.astype(dtype)
 
-    def parallel(
-        self,
-        coefficients: S5Coefficients,
-        state: Complex[Array, "*batch P"],
-        u: Inexact[Array, "*batch L H"],
-    ) -> tuple[Inexact[Array, "*batch L H"], Complex[Array, "*batch P"]]:
-        """One scan over a plain sequence, or the fused kernels."""
-        if self.backend == "pallas":
-            return self._fused(coefficients, state, u)
-        return super().parallel(coefficients, state, u)
-
-    def two_sided(
-        self, u: Inexact[Array, "*batch L H"], dt: Array | float | None
-    ) -> Inexact[Array, "*batch L H"]:
-        """A plain sequence in both directions."""
-        if self.backend != "pallas":
-            return super().two_sided(u, dt)
-        start = self.init_state(u.shape[:-2])
-        forward, _ = self._fused(self.coefficients(dt), start, u)
-        reverse, _ = self._fused(self.coefficients(dt, backward=True), start, u, reverse=True)
-        return forward + reverse
-
-    def edited(
-        self, state: Array, u: Array, scalar_dt: Array | float | None, edits: Edits
-    ) -> tuple[Array, Array]:
-        """Edits of single steps, which the fused kernels cannot take."""
-        if self.backend == "pallas":
-            raise ValueError(
-                "S5: with `backend='pallas'` all steps are equal, so there can be no `resets`, no "
-                "`dt` per step, and no `lengths` together with a state. Build the layer with "
-                "another `backend`; its parameters are the same."
-            )
-        return super().edited(state, u, scalar_dt, edits)
-
-    def on_chunk(
-        self, state: Array | None, u: Array, scalar_dt: Array | float | None, edits: Edits
-    ) -> tuple[Array, Array]:
-        """One device's part of a scan, which the fused kernels do not split."""
-        if self.backend == "pallas":
-            raise ValueError(
-                "S5: `backend='pallas'` scans whole sequences on one device, and this mesh splits "
-                "time. Build the layer with another `backend`, or use a mesh without the axis "
-                "`seq`."
-            )
-        return super().on_chunk(state, u, scalar_dt, edits)
-
-    def _fused(
-        self, coefficients: S5Coefficients, state: Array, u: Array, *, reverse: bool = False
-    ) -> tuple[Array, Array]:
-        Lambda_bar, Gamma, B, C, D = coefficients
-        C = C * (2 if self.conj_sym else 1)
-        u = u.astype(self._compute_dtype(u))
-        return s5_scan(Lambda_bar, Gamma[:, None] * B, C, u, state, D=D, reverse=reverse)
-
     def to_ssm(self) -> StateSpace:
-        """Real matrices with two states, real and imaginary part, for each complex one."""
-        self._needs_causal("to_ssm")
+        """Returns real matrices with two states, real and imaginary part, for each complex one."""
+        self.check_use("to_ssm")
         c = self.coefficients()
-        B_bar, C = c.Gamma[:, None] * c.B, c.C * (2 if self.conj_sym else 1)
-        re, im = jnp.diag(c.Lambda_bar.real), jnp.diag(c.Lambda_bar.imag)
-        return StateSpace(
-            A=jnp.block([[re, -im], [im, re]]),
-            B=jnp.concatenate([B_bar.real, B_bar.imag]),
-            C=jnp.concatenate([C.real, -C.imag], axis=1),
-            D=jnp.diag(self.D[...]),
-        )
+        C = c.C * (2 if self.conj_sym else 1)
+        return real_state_space(c.Lambda_bar, c.Gamma[:, None] * c.B, C, self.D[...])

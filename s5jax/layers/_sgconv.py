@@ -1,7 +1,7 @@
 """SGConv: a long convolution whose kernel is a few short ones, stretched to ever longer scales."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from s5jax._errors import as_integer, check_choice, check_positive
+from s5jax._promotion import with_axes
 from s5jax.layers._base import Edits
+from s5jax.layers._edits import select
 from s5jax.layers._inputs import exportable
 from s5jax.layers._kernel import KernelLayer
-from s5jax.layers._masks import select
 from s5jax.ops import (
     MultiscaleState,
-    StateSpace,
     fft_conv,
     init_multiscale_state,
     multiscale_kernel,
@@ -42,7 +42,7 @@ exportable(MultiscaleState)
 
 
 class SGConv(KernelLayer):
-    r"""SGConv: a convolution whose kernel is short ones, stretched and put one after the other.
+    r"""SGConv: a convolution whose kernel joins short kernels, each stretched by a power of two.
 
     .. math::
         y_t = \sum_{l < T} K_l u_{t-l} + D u_t, \qquad
@@ -55,9 +55,9 @@ class SGConv(KernelLayer):
     second kernel, of its own w and Z, over the inputs to come, which starts with the next step.
 
     **Length.** The response ends: it has :math:`T = d\, 2^{S - 1 + \texttt{init\_scale}}` lags
-    (`n_taps`), at least ``l_max``, whatever the length of a sequence. A shorter one meets the first
-    lags alone, without another normalisation; in a longer one an output depends on the last T
-    inputs only, and on no earlier one. That is the published rule too.
+    (`n_taps`), at least ``l_max``, whatever the length of a sequence. A shorter one reaches
+    the first lags only, without another normalisation; in a longer one an output depends on the
+    last T inputs only. The published code does the same.
 
     **Steps.** A state holds the last T - 1 inputs of every feature, and a step costs T
     multiplications. With ``decay="scale"`` the state of `init_multiscale_state` may take its place
@@ -81,7 +81,7 @@ class SGConv(KernelLayer):
 
     Args:
         d_model: number of features H.
-        l_max: length of the longest sequences whose steps are all to see each other.
+        l_max: length of the longest sequences in which every step reaches every later one.
         kernel_dim: numbers d of each sub-kernel, at most ``l_max``.
         n_scales: number of sub-kernels S; by default as many as ``l_max`` takes.
         init_scale: binary logarithm of the stretch of the first sub-kernel.
@@ -91,7 +91,7 @@ class SGConv(KernelLayer):
         decay: ``"scale"``, ``"power"`` or ``"learnable"``.
         decay_min: smallest initial :math:`\alpha`.
         decay_max: largest initial :math:`\alpha`.
-        dtype: dtype of the output; by default that of inputs and parameters together. Kernels,
+        dtype: dtype of the output; by default, inputs and parameters decide together. Kernels,
             transforms and states are kept in float32 or wider.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
@@ -115,7 +115,8 @@ class SGConv(KernelLayer):
         Modeling?", 2022, https://arxiv.org/abs/2210.09298.
     """
 
-    feature_axes: ClassVar[Mapping[str, int]] = {"w": 2, "D": 0, "alpha": 0, "kernel_norm": 1}
+    algorithm = "fft"
+    state_feature_axis = -1
 
     def __init__(
         self,
@@ -154,45 +155,50 @@ class SGConv(KernelLayer):
             w = jax.random.normal(rngs.params(), shape, param_dtype)
         else:
             w = _cosines(rngs, shape, param_dtype)
-        self.w = nnx.Param(w, group="ssm_decay")
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), param_dtype))
+        self.w = nnx.Param(w, group="ssm_decay", feature_axis=2)
+        D = jax.random.normal(rngs.params(), (d_model,), param_dtype)
+        self.D = nnx.Param(D, feature_axis=0)
         if decay == "scale":
             alpha = jnp.linspace(decay_min, decay_max, d_model, dtype=param_dtype)
         else:
             alpha = jax.random.uniform(rngs.params(), (d_model,), param_dtype, decay_min, decay_max)
         self.alpha = (
-            nnx.Param(alpha, group="ssm_decay") if decay == "learnable" else nnx.Variable(alpha)
+            nnx.Param(alpha, group="ssm_decay", feature_axis=0)
+            if decay == "learnable"
+            else nnx.Variable(alpha, feature_axis=0)
         )
         norm = jax.jit(lambda w: jnp.linalg.norm(jax.vmap(self._raw_kernel)(w), axis=1))
-        self.kernel_norm = nnx.Variable(norm(w).astype(param_dtype))
+        self.kernel_norm = nnx.Variable(norm(w).astype(param_dtype), feature_axis=1)
 
-    def algorithm(self, L: int, batch: int = 1) -> str:
-        """``"fft"``, as there is no state to hand on."""
+    def algorithm_for(self, L: int, batch: int = 1) -> str:
+        """Returns ``"fft"``."""
         del L, batch
         return "fft"
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False
     ) -> SGConvCoefficients:
-        """The normalised sub-kernels of one direction, and their kernel."""
-        del dt  # refused before it gets here: the layer has no step length
+        """Returns the normalised sub-kernels of one direction, and their kernel."""
+        del dt  # refused earlier: the layer has no step length
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         Z = jax.lax.stop_gradient(self.kernel_norm[int(backward)].astype(wide))
-        w = self.w[int(backward)].astype(wide) / Z[:, None]
+        w = self.w[int(backward)].astype(wide) / Z[None, :, None]
         D = None if backward else self.D[...]
         return SGConvCoefficients(w, self._alpha(), self._raw_kernel(w), D)
 
-    def init_state(self, batch_shape: Sequence[int] = ()) -> Float[Array, "*batch T-1 H"]:
-        """Zeros: no inputs yet."""
-        return jnp.zeros((*batch_shape, self.n_taps - 1, self.d_model), self._state_dtype())
+    def init_state(
+        self, batch_shape: Sequence[int] = ()
+    ) -> Float[Array, "*batch {self.n_taps-1} H"]:
+        """Returns zeros: no inputs yet."""
+        return self.zero_state(batch_shape, self.n_taps - 1, self.d_model)
 
     def init_multiscale_state(self, batch_shape: Sequence[int] = ()) -> MultiscaleState:
-        """The state for fast steps; sequences and chunks take that of `init_state`.
+        """Returns the state for fast steps; sequences and chunks need the one of `init_state`.
 
         Raises:
             ValueError: if the layer is bidirectional, or its decay is a power of the lag.
         """
-        self._needs_causal("init_multiscale_state")
+        self.check_use("init_multiscale_state")
         if self.decay != "scale":
             raise ValueError(
                 "SGConv: `init_multiscale_state` needs straight lines between the numbers of a "
@@ -210,7 +216,7 @@ class SGConv(KernelLayer):
 
     def _state_like(
         self, state: Any, batch_shape: Sequence[int]
-    ) -> Float[Array, "*batch T-1 H"] | MultiscaleState:
+    ) -> Float[Array, "*batch {self.n_taps-1} H"] | MultiscaleState:
         fast = isinstance(state, MultiscaleState)
         return self.init_multiscale_state(batch_shape) if fast else self.init_state(batch_shape)
 
@@ -220,100 +226,71 @@ class SGConv(KernelLayer):
         state: Array | MultiscaleState,
         u: Inexact[Array, "*batch H"],
     ) -> tuple[Inexact[Array, "*batch H"], Array | MultiscaleState]:
-        """One step, from the last inputs themselves or from their sums."""
+        """Takes one step, from the last inputs themselves or from their sums."""
         if isinstance(state, MultiscaleState):
             w, alpha, _, _ = coefficients
             y, state = multiscale_step(w, alpha, state, self._wide(u), init_scale=self.init_scale)
             return self._skip(coefficients, y, u), state
         inputs = jnp.concatenate([state, self._wide(u)[..., None, :]], -2)
-        y = (inputs * jnp.flip(coefficients.K, 0)).sum(-2)
+        y = (inputs * with_axes(jnp.flip(coefficients.K, 0), inputs)).sum(-2)
         return self._skip(coefficients, y, u), inputs[..., 1:, :]
 
-    def parallel(
-        self, coefficients: SGConvCoefficients, state: Array, u: Inexact[Array, "*batch L H"]
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """A convolution of the inputs before and in the sequence."""
-        L = u.shape[-2]
-        inputs = jnp.concatenate([state, self._wide(u)], -2)
-        y = fft_conv(inputs, coefficients.K)[..., -L:, :]
-        return self._skip(coefficients, y, u), inputs[..., L:, :]
-
-    def edited(
-        self,
-        state: Array,
-        u: Inexact[Array, "*batch L H"],
-        scalar_dt: Array | float | None,
-        edits: Edits,
-    ) -> tuple[Inexact[Array, "*batch L H"], Array]:
-        """Convolutions of each segment for itself, all at once (`s5jax.ops.segment_conv`)."""
-        del scalar_dt
-        coefficients, wide = self.coefficients(), self._wide(u)
-        K = coefficients.K
-        if edits.resets is None:
-            y, _ = self.parallel(coefficients, state, u)
-            return y, self._last(state, wide, jnp.zeros(u.shape[:-1], int), edits.valid)
-        segments = jnp.cumsum(edits.resets, -1)
-        y = segment_conv(wide, K, segments)
-        if self.bidirectional:
-            ahead = self.coefficients(backward=True).K
-            lagging = jnp.pad(ahead, [(self.backward_delay, 0), (0, 0)])
-            y += jnp.flip(segment_conv(jnp.flip(wide, -2), lagging, jnp.flip(segments, -1)), -2)
+    def run(
+        self, state: Array | None, u: Array, edits: Edits, *, reverse: bool = False
+    ) -> tuple[Array, Array | None]:
+        """Convolves whole sequences, or every segment by itself (`s5jax.ops.segment_conv`)."""
+        if not isinstance(u.shape[-2], int):
+            return super().run(state, u, edits, reverse=reverse)
+        coefficients = self.coefficients(backward=reverse)
+        v, K, resets = self._wide(u), coefficients.K, edits.resets
+        v = jnp.flip(v, -2) if reverse else v
+        segments = None if resets is None else jnp.cumsum(resets, -1)
+        if segments is not None:
+            y = segment_conv(v, K, jnp.flip(segments, -1) if reverse else segments)
+        elif state is None:
+            y = fft_conv(v, K[: v.shape[-2]])
         else:
-            history = jnp.concatenate([state, jnp.zeros_like(wide)], -2)
-            before = fft_conv(history, K)[..., self.n_taps - 1 :, :]
-            y += select(segments == 0, before, 0)
-            state = self._last(state, wide, segments, edits.valid)
-        return self._skip(coefficients, y, u), state
+            y = fft_conv(jnp.concatenate([state, v], -2), K)[..., self.n_taps - 1 :, :]
+        last = None
+        if state is not None:
+            if segments is None:
+                segments = jnp.zeros(u.shape[:-1], int)
+            else:
+                history = jnp.concatenate([state, jnp.zeros_like(v)], -2)
+                before = fft_conv(history, K)[..., self.n_taps - 1 :, :]
+                y += select(segments == 0, before, 0)
+            last = self._last(state, v, segments, edits.valid)
+        return self._skip(coefficients, jnp.flip(y, -2) if reverse else y, u), last
 
     def convolution_kernel(self, coefficients: SGConvCoefficients, L: int) -> Float[Array, "Lk H"]:
-        """The lags that a sequence meets."""
+        """Returns the lags that a sequence of L steps reaches."""
         return coefficients.K[:L]
-
-    def to_ssm(self) -> StateSpace:
-        """A shift register of the last T inputs of every feature, H T states in all.
-
-        No smaller one is exact, and the matrices are dense: for short kernels only. See
-        `s5jax.reduce_order` for few states and a known error.
-        """
-        self._needs_causal("to_ssm")
-        c, H, T = self.coefficients(), self.d_model, self.n_taps
-        I, first = jnp.eye(H), jnp.eye(T, 1)
-        return StateSpace(
-            A=jnp.kron(I, jnp.eye(T, k=-1)),
-            B=jnp.kron(I, first),
-            C=(jnp.repeat(I, T, axis=1) * c.K.T.reshape(-1)),
-            D=jnp.diag(self.D[...]),
-        )
-
-    def _impulse_response(self, coefficients: SGConvCoefficients, L: int) -> Array:
-        K = coefficients.K[:L]
-        K = jnp.pad(K, [(0, L - len(K)), (0, 0)])
-        return K if coefficients.D is None else K.at[0].add(coefficients.D)
 
     def _last(
         self,
-        state: Float[Array, "*batch T-1 H"],
+        state: Float[Array, "*batch {self.n_taps-1} H"],
         u: Float[Array, "*batch L H"],
         segments: Int[Array, "*batch L"],
         valid: Bool[Array, "*batch L"] | None,
-    ) -> Float[Array, "*batch T-1 H"]:
-        """The last inputs of the last segment, at the end or after each sequence's own length."""
+    ) -> Float[Array, "*batch {self.n_taps-1} H"]:
+        """Returns the last inputs of the last segment, after each sequence's own length."""
         n = self.n_taps - 1
         inputs = jnp.concatenate([state, u], -2)
         segments = jnp.pad(segments, [(0, 0)] * (u.ndim - 2) + [(n, 0)])
         length = jnp.full(u.shape[:-2], u.shape[-2]) if valid is None else valid.sum(-1)
-        window = length[..., None] + jnp.arange(n)
+        first = length[..., None]
+        window = first + with_axes(jnp.arange(n), first)
         last = jnp.take_along_axis(inputs, window[..., None], axis=-2)
         same = jnp.take_along_axis(segments, window, axis=-1) == segments[..., -1:]
         return select(same, last, 0)
 
     def _raw_kernel(self, w: Float[Array, "S H d"]) -> Float[Array, "T H"]:
-        """The kernel of these sub-kernels under the layer's decay."""
+        """Returns the kernel of these sub-kernels under the layer's decay."""
         alpha = self._alpha()
         if self.decay == "scale":
             return multiscale_kernel(w, alpha, init_scale=self.init_scale)
         K = multiscale_kernel(w, jnp.ones_like(alpha), init_scale=self.init_scale)
-        return K * jnp.arange(1, self.n_taps + 1)[:, None] ** -alpha
+        return K * jnp.arange(1, self.n_taps + 1)[:, None] ** -alpha[None]
 
     def _alpha(self) -> Float[Array, " H"]:
         alpha = self.alpha[...].astype(jnp.promote_types(self.param_dtype, jnp.float32))
@@ -323,7 +300,7 @@ class SGConv(KernelLayer):
 def _sizes(
     l_max: int, kernel_dim: int, n_scales: int | None, init_scale: int
 ) -> tuple[int, int, int, int]:
-    """The sizes, with the number of scales; raises a ValueError if they do not fit."""
+    """Returns the sizes and the number of scales; raises a ValueError if they do not fit."""
     l_max, kernel_dim = check_positive("SGConv", l_max=l_max, kernel_dim=kernel_dim)
     if kernel_dim > l_max:
         raise ValueError(
@@ -348,8 +325,9 @@ def _sizes(
 def _cosines(
     rngs: nnx.Rngs, shape: tuple[int, int, int, int], dtype: DTypeLike
 ) -> Float[Array, "C S H d"]:
-    """Cosines of 0, ..., H - 1 periods, in another order over the features for every scale."""
+    """Returns cosines of 0, ..., H - 1 periods, in a new order over the features per scale."""
     C, S, H, d = shape
-    cosines = jnp.cos(2 * jnp.pi * jnp.arange(H)[:, None] * jnp.linspace(0, 1, d)).astype(dtype)
+    periods, x = jnp.arange(H)[:, None], jnp.linspace(0, 1, d)[None]
+    cosines = jnp.cos(2 * jnp.pi * periods * x).astype(dtype)
     order = jax.vmap(lambda key: jax.random.permutation(key, H))(jax.random.split(rngs.params(), S))
     return jnp.broadcast_to(cosines[order], (C, S, H, d))

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _ROWS = ("__call__", "step")
-"""Methods that get a row; the others take and return structures and sizes, and rows do not."""
+"""Methods that get a row; the others take structures and sizes, which rows cannot show."""
 
 
 class Unlisted:
-    """A method that is not a plain function of its class, of which `nnx.tabulate` wraps all."""
+    """A method in a descriptor of its own, because `nnx.tabulate` wraps all plain functions."""
 
     def __init__(self, f: FunctionType) -> None:
         functools.update_wrapper(self, f)
@@ -26,7 +26,7 @@ class Unlisted:
 
 
 def unlist_methods(cls: type[T]) -> type[T]:
-    """Leaves the own public methods of a class out of `nnx.tabulate`, but calls and steps."""
+    """Hides the public methods of a class from `nnx.tabulate`, except calls and steps."""
     for name, value in list(vars(cls).items()):
         if inspect.isfunction(value) and not name.startswith("_") and name not in _ROWS:
             setattr(cls, name, Unlisted(value))

@@ -1,4 +1,4 @@
-"""Dropout that says what it lacks."""
+"""Dropout, with an error that explains a missing key."""
 
 from flax import nnx
 from jaxtyping import Array, Inexact
@@ -10,7 +10,7 @@ def drop(
     """Applies dropout.
 
     Args:
-        where: who asks, for the message.
+        where: name of the caller, for the message.
         dropout: the module, with its rate and mode.
         x: any features.
         rngs: source of the key ``dropout``.
@@ -24,10 +24,3 @@ def drop(
             "model(u, rngs=nnx.Rngs(dropout=key)). For evaluation call model.eval() first."
         )
     return dropout(x, rngs=rngs)
-
-
-def check_rate(where: str, **rates: float) -> None:
-    """Raises a ValueError unless every rate lies in [0, 1)."""
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{where}: `{name}` must lie in [0, 1); got {rate}.")

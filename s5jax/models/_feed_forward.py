@@ -7,11 +7,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact
 
 from s5jax.layers._dense import flat_apply
-from s5jax.layers._masks import select
+from s5jax.layers._edits import select
 from s5jax.layers._module import Module
-from s5jax.models._block import TieDropout
+from s5jax.models._arguments import BlockOptions
 from s5jax.models._dropout import drop
-from s5jax.models._norm import Norm, check_stepwise, make_norm, normalise
+from s5jax.models._norm import check_stepwise, make_norm, normalise
 
 
 class FeedForward(Module):
@@ -23,62 +23,56 @@ class FeedForward(Module):
 
     Args:
         d_model: number of features H.
+        options: norm and dropout, as in `ResidualBlock`; there is a drop after the gelu, and one
+            after W2.
         expand: hidden features for each feature.
-        norm: as the following, an argument of `ResidualBlock`.
-        prenorm: see `ResidualBlock`.
-        norm_momentum: see `ResidualBlock`.
-        norm_epsilon: see `ResidualBlock`.
-        dropout: rate of two drops, after the gelu and after W2.
-        tie_dropout: see `ResidualBlock`.
-        dtype: of computations.
-        param_dtype: of the parameters.
+        dtype: dtype of computations.
+        param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
 
     References:
-        Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser and Polosukhin, "Attention Is All
-        You Need", 2017, https://arxiv.org/abs/1706.03762.
+        Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762.
     """
 
     def __init__(
         self,
         d_model: int,
+        options: BlockOptions,
         *,
         expand: int = 4,
-        norm: Norm,
-        prenorm: bool,
-        norm_momentum: float,
-        norm_epsilon: float,
-        dropout: float,
-        tie_dropout: TieDropout,
         dtype: DTypeLike | None,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        self.prenorm = prenorm
-        self.norm = make_norm(norm, d_model, norm_momentum, norm_epsilon, rngs=rngs, **dtypes)
+        self.prenorm = options.prenorm
+        self.norm = make_norm(options, d_model, rngs=rngs, **dtypes)
         self.widen = nnx.Linear(d_model, expand * d_model, rngs=rngs, **dtypes)
         self.narrow = nnx.Linear(expand * d_model, d_model, rngs=rngs, **dtypes)
-        tied = (tie_dropout != "residual" and bool(tie_dropout), bool(tie_dropout))
+        tied = (options.tie_dropout == "all", options.tie_dropout != "none")
         self.dropouts = nnx.List(
-            nnx.Dropout(dropout, broadcast_dims=(-2,) if tie else ()) for tie in tied
+            nnx.Dropout(options.dropout, broadcast_dims=(-2,) if tie else ()) for tie in tied
         )
 
     def __call__(
         self,
         u: Inexact[Array, "*batch L H"],
         valid: Bool[Array, "*batch L"] | None = None,
+        *,
         rngs: nnx.Rngs | None = None,
     ) -> Inexact[Array, "*batch L H"]:
         """Maps a batch of sequences; steps where ``valid`` is False become zero."""
-        y = u + self._mix(normalise(self.norm, u, valid) if self.prenorm else u, rngs)
-        y = y if self.prenorm else normalise(self.norm, y, valid)
+        y = self._map(u, valid, rngs)
         return y if valid is None else select(valid, y, 0)
 
     def step(self, u: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch H"]:
-        """One time step, in evaluation mode."""
+        """Takes one time step, in evaluation mode."""
         check_stepwise(self.norm)
-        return self(u)
+        return self._map(u, None, None)
+
+    def _map(self, u: Array, valid: Array | None, rngs: nnx.Rngs | None) -> Array:
+        y = u + self._mix(normalise(self.norm, u, valid) if self.prenorm else u, rngs)
+        return y if self.prenorm else normalise(self.norm, y, valid)
 
     def _mix(self, x: Array, rngs: nnx.Rngs | None) -> Array:
         first, last = self.dropouts

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from s5jax._errors import as_integer, check_positive
 from s5jax._promotion import default_promotion
 from s5jax.layers._explicit import on_automatic_axes, sharding
 from s5jax.layers._inputs import as_array
-from s5jax.models._backbone import SequenceBackbone
 from s5jax.models._language import LanguageModel
 from s5jax.models._tokens import check_tokens
 
@@ -21,15 +20,15 @@ from s5jax.models._tokens import check_tokens
 @default_promotion
 def generate(
     model: LanguageModel,
-    prompts: Int[Array, "*batch L"],
+    prompts: Integer[Array, "*batch L"],
     n: int,
     *,
-    lengths: Int[Array, "*batch"] | None = None,
+    lengths: Integer[Array, "*batch"] | None = None,
     key: Array | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
-) -> Int[Array, "*batch n"]:
+) -> Integer[Array, "*batch n"]:
     r"""Continues sequences of tokens.
 
     .. math:: w_{t+1} \sim p_t, \qquad
@@ -49,7 +48,7 @@ def generate(
         lengths: true lengths of the prompts, at least 1; by default all of ``L``.
         key: source of randomness, such as ``jax.random.key(0)``.
         temperature: τ; 0 always takes the likeliest token and needs no key.
-        top_k: draw among so many tokens, ties included; by default among all.
+        top_k: draw among the k likeliest tokens, ties included; by default among all.
         top_p: draw among the likeliest tokens that together have this probability, after
             ``temperature`` and ``top_k``.
 
@@ -75,8 +74,7 @@ def generate(
         (2, 20)
 
     References:
-        Holtzman, Buys, Du, Forbes and Choi, "The Curious Case of Neural Text Degeneration", 2020,
-        https://arxiv.org/abs/1904.09751, for ``top_p``.
+        Holtzman et al., "Neural Text Degeneration", 2020, https://arxiv.org/abs/1904.09751.
     """
     prompts = as_array("generate", "prompts", prompts)
     lengths = None if lengths is None else as_array("generate", "lengths", lengths)
@@ -99,8 +97,8 @@ def _sample(
     temperature: float,
     top_k: int | None,
     top_p: float,
-) -> Int[Array, "*batch n"]:
-    features, state = SequenceBackbone.__call__(model, prompts, lengths=lengths, return_state=True)
+) -> Integer[Array, "*batch n"]:
+    features, state = model.backbone(prompts, lengths=lengths, return_state=True)
     last = jnp.full(prompts.shape[:-1], prompts.shape[-1]) if lengths is None else lengths
     position = jnp.maximum(last - 1, 0)[..., None, None]
     logits = model.head(jnp.take_along_axis(features, position, axis=-2)[..., 0, :])
@@ -122,7 +120,7 @@ def _choose(
     temperature: float,
     top_k: int | None,
     top_p: float,
-) -> Int[Array, "*batch"]:
+) -> Integer[Array, "*batch"]:
     """Draws a token from the scores of all."""
     if temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -153,7 +151,7 @@ def _check_prompts(model: LanguageModel, prompts: Array, lengths: Array | None) 
     if lengths is not None and np.min(lengths) < 1:
         raise ValueError(
             f"generate: `lengths` must be at least 1; got {np.min(lengths)}. An empty prompt gives "
-            "the model nothing to go on from."
+            "the model nothing to continue."
         )
     steps = np.arange(prompts.shape[-1])
     real = True if lengths is None else steps < np.asarray(lengths)[..., None]
@@ -180,9 +178,9 @@ def _check_options(
     k = None if top_k is None else as_integer(top_k)
     if top_k is not None and (k is None or not 1 <= k <= model.d_input):
         raise ValueError(
-            f"generate: `top_k` must lie between 1 and the number of tokens {model.d_input}; "
+            f"generate: `top_k` must be between 1 and the number of tokens {model.d_input}; "
             f"got {top_k}."
         )
     if not 0 < top_p <= 1:
-        raise ValueError(f"generate: `top_p` must lie in (0, 1]; got {top_p}.")
+        raise ValueError(f"generate: `top_p` must be in (0, 1]; got {top_p}.")
     return n, k

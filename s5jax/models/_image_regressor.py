@@ -1,8 +1,9 @@
-"""Whole models that turn sequences of images into distributions of numbers."""
+"""Whole models that map sequences of images to distributions of numbers."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,9 +11,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
 
 from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import with_axes
 from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import output_map
-from s5jax.models._labeler import StepwiseModel
+from s5jax.models._arguments import BackboneArguments, Encoder
+from s5jax.models._model import StepwiseModel
 from s5jax.ops import pooled_conv
 
 _CHANNELS = 12
@@ -20,28 +23,51 @@ _STRIDE = 8
 
 
 class ImageEncoder(nnx.Module):
-    """Two convolutions and two dense layers: an image and further numbers to H features."""
+    """Two convolutions and two dense layers: an image and further numbers to H features.
+
+    Args:
+        d_input: number of pixels, and of numbers after them.
+        d_model: number of features H.
+        image_shape: height and width of the images.
+        embedding_std: unused.
+        dtype: dtype of computations.
+        param_dtype: dtype of the parameters.
+        rngs: source of the key ``params``.
+    """
+
+    kind: ClassVar[Encoder] = "linear"
 
     def __init__(
         self,
-        image_shape: tuple[int, int],
-        n_further: int,
+        d_input: int,
         d_model: int,
         *,
+        image_shape: tuple[int, int],
+        embedding_std: float | None,
         dtype: DTypeLike | None,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
+        del embedding_std
+        n_pixels = math.prod(image_shape)
+        if any(size % _STRIDE for size in image_shape) or d_input < n_pixels:
+            raise ValueError(
+                f"ImageRegressor: `image_shape` must be multiples of {_STRIDE} with at most "
+                f"`d_input` pixels; got {image_shape} with d_input={d_input}."
+            )
         self.image_shape = image_shape
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv1 = nnx.Conv(1, _CHANNELS, (5, 5), padding=2, **options)
         self.conv2 = nnx.Conv(_CHANNELS, _CHANNELS, (3, 3), strides=2, padding=1, **options)
         height, width = (size // _STRIDE for size in image_shape)
         self.dense1 = nnx.Linear(height * width * _CHANNELS, d_model, **options)
-        self.dense2 = nnx.Linear(d_model + n_further, d_model, **options)
+        self.dense2 = nnx.Linear(d_model + d_input - n_pixels, d_model, **options)
 
-    def __call__(self, u: Inexact[Array, "*batch d_input"]) -> Inexact[Array, "*batch H"]:
-        """Maps pixels, row by row, and what follows them."""
+    def __call__(
+        self, u: Inexact[Array, "*batch d_input"], rngs: nnx.Rngs | None = None
+    ) -> Inexact[Array, "*batch H"]:
+        """Maps pixels, row by row, and the numbers after them."""
+        del rngs
         height, width = self.image_shape
         pixels, further = jnp.split(u.reshape(-1, u.shape[-1]), [height * width], axis=-1)
         x = pixels.reshape(-1, height, width, 1)
@@ -50,7 +76,7 @@ class ImageEncoder(nnx.Module):
             arrays = x, conv.kernel[...], conv.bias[...]
             x, W, b = conv.promote_dtype(arrays, dtype=conv.dtype)
             x = pooled_conv(x, W, stride=conv.strides, padding=conv.padding)
-            x = nnx.relu(x + b)
+            x = nnx.relu(x + with_axes(b, x))
         x = nnx.relu(self.dense1(x.reshape(x.shape[0], math.prod(x.shape[1:]))))
         x = self.dense2(jnp.concatenate([x, further.astype(x.dtype)], axis=-1))
         return x.reshape(*u.shape[:-1], x.shape[-1])
@@ -80,6 +106,7 @@ class ImageRegressor(StepwiseModel):
             and of numbers after them, and ``encoder`` can only be ``"linear"``.
 
     Raises:
+        TypeError: for an argument that does not exist.
         ValueError: for sizes that are not positive or do not fit, or an unknown option.
 
     Example:
@@ -94,10 +121,10 @@ class ImageRegressor(StepwiseModel):
         (3, 50, 4)
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933, section 6.3; its encoder and heads are those of
-        Schirmer et al., "Modeling Irregular Time Series with Continuous Recurrent Units", 2022,
-        https://arxiv.org/abs/2111.11344.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933,
+        section 6.3.
+        Schirmer et al., "Continuous Recurrent Units" (CRU), 2022, https://arxiv.org/abs/2111.11344,
+        for the encoder and the heads.
     """
 
     def __init__(
@@ -107,36 +134,24 @@ class ImageRegressor(StepwiseModel):
         d_output: int,
         image_shape: Sequence[int] = (24, 24),
         rngs: nnx.Rngs,
-        **backbone: Any,
+        **backbone: Unpack[BackboneArguments],
     ) -> None:
         height, width = image_shape
         height, width = check_positive("ImageRegressor", height=height, width=width)
+        (self.d_output,) = check_positive("ImageRegressor", d_output=d_output)
         self.image_shape = height, width
+        check_choice("ImageRegressor", "encoder", backbone.get("encoder", "linear"), ["linear"])
+        backbone["encoder"] = functools.partial(ImageEncoder, image_shape=self.image_shape)
         super().__init__(layer, rngs=rngs, **backbone)
-        check_choice("ImageRegressor", "encoder", self.encoder, ["linear"])
-        (d_output,) = check_positive("ImageRegressor", d_output=d_output)
-        self.d_output = d_output
-        H = self.d_model
-        options: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        H, options = self.d_model, self.dtypes
         self.mean_hidden = nnx.Linear(H, H, rngs=rngs, **options)
-        self.mean_decode = output_map(H, d_output, rngs=rngs, **options)
+        self.mean_decode = output_map(H, self.d_output, rngs=rngs, **options)
         self.variance_hidden = nnx.Linear(H, H, rngs=rngs, **options)
-        self.variance_decode = output_map(H, d_output, rngs=rngs, **options)
+        self.variance_decode = output_map(H, self.d_output, rngs=rngs, **options)
 
-    def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch 2*d_output"]:
-        """Means and variances of a step."""
+    def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch {2*self.d_output}"]:
+        """Returns means and variances of a step."""
         mean = self.mean_decode(jnp.tanh(self.mean_hidden(x)))
         raw = self.variance_decode(jnp.tanh(self.variance_hidden(x)))
         variance = jnp.where(raw < 0, jnp.exp(jnp.minimum(raw, 0)), raw + 1)
         return jnp.concatenate([mean, variance], axis=-1)
-
-    def _make_encoder(self, rngs: nnx.Rngs) -> ImageEncoder:
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        height, width = self.image_shape
-        if height % _STRIDE or width % _STRIDE or self.d_input < height * width:
-            raise ValueError(
-                f"ImageRegressor: `image_shape` must be multiples of {_STRIDE} with at most "
-                f"`d_input` pixels; got {self.image_shape} with d_input={self.d_input}."
-            )
-        n_further = self.d_input - height * width
-        return ImageEncoder(self.image_shape, n_further, self.d_model, rngs=rngs, **dtypes)

@@ -2,22 +2,25 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Inexact, PyTree, Shaped
 
 from s5jax._errors import check_choice, check_integers, check_positive
 from s5jax.layers._base import SequenceLayer
-from s5jax.layers._dense import attend, flat_apply, output_map
+from s5jax.layers._dense import flat_apply, output_map
+from s5jax.layers._edits import select
 from s5jax.layers._inputs import as_array
-from s5jax.layers._masks import select, valid_steps
 from s5jax.models._adaptive import AdaptiveEmbedding
-from s5jax.models._backbone import SequenceBackbone
-from s5jax.models._dropout import check_rate, drop
-from s5jax.models._labeler import StepwiseModel
+from s5jax.models._arguments import BackboneArguments, CallArguments, check_rate
+from s5jax.models._base import Call, Result
+from s5jax.models._dropout import drop
+from s5jax.models._encoders import TokenEmbedding
+from s5jax.models._model import StepwiseModel
 from s5jax.models._tokens import check_tokens, in_vocabulary
 
 MAX_LOGITS = 2**27
@@ -43,12 +46,13 @@ class LanguageModel(StepwiseModel):
             logits, on both sides before a projection.
         cutoffs: ranks at which the vectors of tokens get shorter; by default they never do. Tokens
             must be numbered by falling frequency.
-        div_val: how many times shorter.
+        div_val: factor by which they get shorter at each cutoff.
         rngs: source of the key ``params``.
         **backbone: the other arguments of `SequenceBackbone`; ``d_input`` is the number of tokens,
             and ``encoder`` can only be ``"embedding"``.
 
     Raises:
+        TypeError: for an argument that does not exist.
         ValueError: for sizes that are not positive, an unknown option, cutoffs that do not fit the
             vocabulary, or a bidirectional layer, which would see the tokens that it is to predict.
 
@@ -68,12 +72,9 @@ class LanguageModel(StepwiseModel):
         (1, 4)
 
     References:
-        Press and Wolf, "Using the Output Embedding to Improve Language Models", 2016,
-        https://arxiv.org/abs/1608.05859; Baevski and Auli, "Adaptive Input Representations for
-        Neural Language Modeling", 2019, https://arxiv.org/abs/1809.10853.
+        Press and Wolf, "Using the Output Embedding", 2016, https://arxiv.org/abs/1608.05859.
+        Baevski and Auli, "Adaptive Input Representations", 2019, https://arxiv.org/abs/1809.10853.
     """
-
-    encode: Any
 
     def __init__(
         self,
@@ -84,48 +85,69 @@ class LanguageModel(StepwiseModel):
         cutoffs: Sequence[int] = (),
         div_val: int = 4,
         rngs: nnx.Rngs,
-        **backbone: Any,
+        **backbone: Unpack[BackboneArguments],
     ) -> None:
-        encoder = backbone.setdefault("encoder", "embedding")
-        check_choice("LanguageModel", "encoder", encoder, ["embedding"])
-        check_rate("LanguageModel", embedding_dropout=embedding_dropout)
+        name = "LanguageModel"
+        check_choice(name, "encoder", backbone.get("encoder", "embedding"), ["embedding"])
+        check_rate(name, embedding_dropout=embedding_dropout)
         if len(cutoffs) and not tie_embedding:
             raise ValueError(
                 "LanguageModel: `cutoffs` need `tie_embedding=True`, as the logits are read off "
                 "with the embedding's vectors; got False."
             )
         self.tie_embedding, self.embedding_dropout = tie_embedding, embedding_dropout
-        (self.div_val,) = check_positive("LanguageModel", div_val=div_val)
-        self.cutoffs = check_integers("LanguageModel", "cutoffs", cutoffs)
+        (self.div_val,) = check_positive(name, div_val=div_val)
+        self.cutoffs = check_integers(name, "cutoffs", cutoffs)
+        embedding: Callable[..., nnx.Module] = TokenEmbedding
+        if self.cutoffs:
+            adaptive: dict[str, Any] = {"cutoffs": self.cutoffs, "div_val": self.div_val}
+            embedding = functools.partial(AdaptiveEmbedding, **adaptive)
+        backbone["encoder"] = functools.partial(embedding, dropout=embedding_dropout)
         super().__init__(layer, rngs=rngs, **backbone)
-        if self.blocks[0].layer.bidirectional:
+        if self.layers[0].bidirectional:
             raise ValueError(
                 "LanguageModel: `layer_options` must not ask for a bidirectional layer, which sees "
                 "the tokens that it is to predict; leave `bidirectional` out."
             )
         self.token_dropout = nnx.Dropout(embedding_dropout)
-        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.decode = (
-            None if tie_embedding else output_map(self.d_model, self.d_input, rngs=rngs, **dtypes)
-        )
+        sizes = self.d_model, self.d_input
+        self.decode = None if tie_embedding else output_map(*sizes, rngs=rngs, **self.dtypes)
 
+    @overload
     def __call__(
         self,
-        u: Inexact[Array, "*batch L d_input"] | Int[Array, "*batch L"],
+        u: ArrayLike | Sequence[Any],
         *,
-        targets: Int[Array, "*batch L"] | None = None,
+        targets: ArrayLike | Sequence[Any] | None = None,
         ignore_index: int | None = None,
-        state: PyTree[Array] | None = None,
-        lengths: Int[Array, "*batch"] | None = None,
-        resets: Bool[Array, "*batch L"] | None = None,
-        dt: Float[Array, "*batch L"] | float | None = None,
+        return_state: Literal[False] = False,
+        **call: Unpack[CallArguments],
+    ) -> Float[Array, "..."]: ...
+
+    @overload
+    def __call__(
+        self,
+        u: ArrayLike | Sequence[Any],
+        *,
+        targets: ArrayLike | Sequence[Any] | None = None,
+        ignore_index: int | None = None,
+        return_state: Literal[True],
+        **call: Unpack[CallArguments],
+    ) -> tuple[Float[Array, "..."], PyTree[Array]]: ...
+
+    def __call__(  # ty: ignore[incompatible-method-override]
+        self,
+        u: ArrayLike | Sequence[Any],
+        *,
+        targets: ArrayLike | Sequence[Any] | None = None,
+        ignore_index: int | None = None,
         return_state: bool = False,
-        rngs: nnx.Rngs | None = None,
-    ) -> Any:
-        """Maps a batch of sequences to logits ``(*batch, L, d_input)``; see `SequenceBackbone`.
+        **call: Unpack[CallArguments],
+    ) -> Float[Array, "..."] | tuple[Float[Array, "..."], PyTree[Array]]:
+        """Maps tokens to logits ``(*batch, L, d_input)``; other arguments as in `SequenceModule`.
 
         With ``targets``, usually the tokens one step ahead, it returns their negative
-        log-likelihoods instead, ``(*batch, L)``, and never holds the logits of all steps at once.
+        log-likelihoods instead, ``(*batch, L)``, and never holds the logits of all steps together.
         Outputs at padded steps are zero.
 
         Targets equal to ``ignore_index`` do not count: their losses are zero, and so are the
@@ -155,71 +177,53 @@ class LanguageModel(StepwiseModel):
             [[False, False, True, True, False]]
             >>> mean = losses.sum() / (targets != -100).sum()  # over three steps, not five
         """
-        u = as_array("LanguageModel", "u", u)
-        targets = None if targets is None else as_array("LanguageModel", "targets", targets)
-        valid = valid_steps("LanguageModel", lengths, self._check_input(u, 2))
-        counted = self._counted(u, targets, ignore_index, valid)
-        x = SequenceBackbone.__call__(
-            self,
-            u,
-            state=state,
-            lengths=lengths,
-            resets=resets,
-            dt=dt,
-            return_state=return_state,
-            rngs=rngs,
-        )
-        x, state = x if return_state else (x, None)
-        h = self._drop(self._project(x), rngs)
-        y = self._logits(h) if counted is None else self._score(h, *counted)
-        y = y if valid is None else select(valid, y, 0)
-        return (y, state) if return_state else y
-
-    def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch d_input"]:
-        """The logits of a step, in evaluation mode."""
-        return self._logits(self._project(x))
-
-    def _make_encoder(self, rngs: nnx.Rngs) -> nnx.Module:
-        if not self.cutoffs:
-            return super()._make_encoder(rngs)
-        return AdaptiveEmbedding(
-            self.d_input,
-            self.d_model,
-            cutoffs=self.cutoffs,
-            div_val=self.div_val,
-            embedding_std=self.d_model**-0.5 if self.embedding_std is None else self.embedding_std,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            rngs=rngs,
-        )
-
-    def _encode(self, u: Array, rngs: nnx.Rngs | None = None) -> Array:
-        if self.cutoffs:
-            return self.encode(u, functools.partial(self._drop, rngs=rngs))
-        return self._drop(self.encode(u), rngs)
-
-    def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
-        return drop("LanguageModel", self.token_dropout, x, rngs)
-
-    def _project(self, x: Array) -> Array:
-        return flat_apply(self.encode.project, x) if self.cutoffs else x
-
-    def _logits(self, h: Array) -> Array:
-        if self.cutoffs:
-            return flat_apply(self.encode.log_probabilities, h)
-        return attend(self.encode, h) if self.decode is None else flat_apply(self.decode, h)
-
-    def _counted(
-        self, u: Array, targets: Array | None, ignore_index: int | None, valid: Array | None
-    ) -> tuple[Array, Bool[Array, "*batch L"]] | None:
-        """The targets and which of them count; None without targets."""
         if targets is None:
             if ignore_index is not None:
                 raise ValueError(
                     "LanguageModel: `ignore_index` must be given together with `targets`; got "
                     f"{ignore_index} without."
                 )
-            return None
+            return self._call(self.run, u, return_state, call)
+        targets = as_array("LanguageModel", "targets", targets)
+        run = functools.partial(self._run_losses, targets=targets, ignore_index=ignore_index)
+        return self._call(run, u, return_state, call)
+
+    def run(self, u: Shaped[Array, "*batch L"], call: Call) -> Result:
+        """Maps checked tokens to logits; see `SequenceModule`."""
+        h, state = self._before_logits(u, call)
+        y, valid = self._logits(h), call.edits.valid
+        return y if valid is None else select(valid, y, 0), state
+
+    def head(self, x: Inexact[Array, "*batch H"]) -> Inexact[Array, "*batch d_input"]:
+        """Returns the logits of a step, in evaluation mode."""
+        return self._logits(self._project(x))
+
+    def _run_losses(
+        self, u: Array, call: Call, *, targets: Array, ignore_index: int | None
+    ) -> Result:
+        """Maps checked tokens to the losses of targets."""
+        valid = call.edits.valid
+        counts = self._check_targets(u, targets, ignore_index, valid)
+        h, state = self._before_logits(u, call)
+        y = self._score(h, targets, counts)
+        return y if valid is None else select(valid, y, 0), state
+
+    def _before_logits(self, u: Array, call: Call) -> Result:
+        x, state = self.features(u, call)
+        return drop("LanguageModel", self.token_dropout, self._project(x), call.rngs), state
+
+    def _project(self, x: Array) -> Array:
+        return self.backbone.encode.project(x) if self.decode is None else x
+
+    def _logits(self, h: Array) -> Array:
+        if self.decode is None:
+            return self.backbone.encode.logits(h)
+        return flat_apply(self.decode, h)
+
+    def _check_targets(
+        self, u: Array, targets: Array, ignore_index: int | None, valid: Array | None
+    ) -> Bool[Array, "*batch L"]:
+        """Checks targets, and returns which of them count."""
         if targets.shape != u.shape or not jnp.issubdtype(targets.dtype, jnp.integer):
             raise ValueError(
                 f"LanguageModel: `targets` must be integers of shape {u.shape}, one for each "
@@ -230,7 +234,7 @@ class LanguageModel(StepwiseModel):
             counts &= jnp.asarray(targets).astype(int) != ignore_index
         advice = "If these targets do not count, pass `ignore_index={bad}`."
         check_tokens("LanguageModel", "targets", targets, self.d_input, counts, advice=advice)
-        return targets, counts
+        return counts
 
     def _score(self, h: Array, targets: Array, counts: Bool[Array, "*batch L"]) -> Array:
         """Losses of the targets that count, zero for the others; NaN outside of the vocabulary."""

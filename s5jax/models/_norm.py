@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,12 +10,10 @@ from flax.errors import TraceContextError
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Inexact
 
-from s5jax._errors import check_choice
 from s5jax.layers._dense import flat_apply
+from s5jax.models._arguments import BlockOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-Norm = Literal["batch", "layer", "scalar_layer"]
 
 
 class ScalarLayerNorm(nnx.Module):
@@ -23,15 +21,16 @@ class ScalarLayerNorm(nnx.Module):
 
     .. math:: y = s\, (x - \operatorname{mean}(x) + m) / \operatorname{std}(x)
 
-    Nothing is added to the variance; features that are all equal give zeros. The first S4 and DLR
-    normalise so.
+    Nothing is added to the variance; features that are all equal give zeros. This is the norm of
+    the first S4 and of DLR.
 
     References:
-        Gupta, Mehta and Berant, "Simplifying and Understanding State Space Models with Diagonal
-        Linear RNNs", 2022, https://arxiv.org/abs/2212.00768.
+        Gupta et al., "Diagonal Linear RNNs" (DLR), 2022, https://arxiv.org/abs/2212.00768.
     """
 
-    def __init__(self, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32):
+    def __init__(
+        self, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32
+    ) -> None:
         self.scale = nnx.Param(jnp.ones(1, param_dtype))
         self.bias = nnx.Param(jnp.zeros(1, param_dtype))
         self.dtype = dtype
@@ -43,27 +42,26 @@ class ScalarLayerNorm(nnx.Module):
         variance = x.var(-1, keepdims=True)
         flat = variance == 0
         std = jnp.sqrt(jnp.where(flat, 1, variance))
-        y = self.scale[...] * (x - x.mean(-1, keepdims=True) + self.bias[...]) / std
+        y = self.scale[0] * (x - x.mean(-1, keepdims=True) + self.bias[0]) / std
         return jnp.where(flat, 0, y).astype(dtype)
 
 
 AnyNorm = nnx.BatchNorm | nnx.LayerNorm | ScalarLayerNorm
 
 
-def make_norm(
-    norm: Norm, d_model: int, momentum: float, epsilon: float, *, rngs: nnx.Rngs, **dtypes: Any
-) -> AnyNorm:
-    """Builds the norm of that name over the last axis."""
-    check_choice("ResidualBlock", "norm", norm, get_args(Norm))
-    if norm == "scalar_layer":
+def make_norm(options: BlockOptions, d_model: int, *, rngs: nnx.Rngs, **dtypes: Any) -> AnyNorm:
+    """Builds the norm that the options name, over the last axis."""
+    epsilon = options.norm_epsilon
+    if options.norm == "scalar_layer":
         return ScalarLayerNorm(**dtypes)
-    if norm == "batch":
+    if options.norm == "batch":
+        momentum = options.norm_momentum
         return nnx.BatchNorm(d_model, momentum=momentum, epsilon=epsilon, rngs=rngs, **dtypes)
     return nnx.LayerNorm(d_model, epsilon=epsilon, rngs=rngs, **dtypes)
 
 
 def explain_writes(f: F) -> F:
-    """Turns Flax's error about writes that a transformation of JAX would lose into a sentence."""
+    """Explains Flax's error about writes that a transformation of JAX would lose."""
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -82,10 +80,13 @@ def explain_writes(f: F) -> F:
 @explain_writes
 def normalise(
     norm: AnyNorm,
-    x: Inexact[Array, "*batch L H"],
-    valid: Bool[Array, "*batch L"] | None = None,
-) -> Inexact[Array, "*batch L H"]:
-    """Applies the norm; the statistics of a batch norm leave padding out, and see some step."""
+    x: Inexact[Array, "*steps H"],
+    valid: Bool[Array, "*steps"] | None = None,
+) -> Inexact[Array, "*steps H"]:
+    """Applies the norm, with padding left out of the statistics of a batch norm.
+
+    A batch of padding only leaves the running statistics as they are.
+    """
     if not isinstance(norm, nnx.BatchNorm):
         return flat_apply(norm, x)
     if norm.use_running_average or x.size == 0:

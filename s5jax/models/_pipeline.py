@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,16 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
-from s5jax.layers._masks import select
+from s5jax.layers._edits import select
 from s5jax.layers._tables import unlist_methods
+from s5jax.models._arguments import CallArguments
 
 Numbers = float | Sequence["Numbers"] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a trained model must know about its data, besides its parameters.
+    """Statistics and names of the data that a model was trained on.
 
     Statistics are numbers, or sequences or arrays of numbers that broadcast against the last axes
     of what they apply to: one per feature, or one per step and feature. They are kept as (nested)
@@ -70,7 +71,7 @@ class Preprocessing:
             if (names := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(map(str, names)))
 
-    def standardize(self, u: ArrayLike) -> np.ndarray | Array:
+    def standardize(self, u: ArrayLike | Sequence[Any]) -> np.ndarray | Array:
         r"""Standardises inputs: :math:`(u - \mu) / \sigma`.
 
         NumPy arrays are standardised in float64, so that readings whose mean is much larger than
@@ -94,6 +95,13 @@ class Preprocessing:
         return outputs * jnp.asarray(self.target_std, dtype) + jnp.asarray(self.target_mean, dtype)
 
 
+class PipelineArguments(CallArguments, total=False):
+    """The arguments of a call of a model, those of a `LanguageModel` included."""
+
+    targets: ArrayLike | Sequence[Any] | None
+    ignore_index: int | None
+
+
 @unlist_methods
 class Pipeline(nnx.Module):
     r"""A trained model on raw inputs, with outputs in the units of the targets.
@@ -101,14 +109,14 @@ class Pipeline(nnx.Module):
     .. math:: y = \sigma_y \operatorname{model}\!\left(\frac{u - \mu_u}{\sigma_u},
         \frac{\mathrm{dt}}{\mathrm{dt\_unit}}\right) + \mu_y
 
-    `s5jax.load` returns one for the folder ``model`` of a finished training run, so that data as
-    they are in the user's file give the outputs that training measured. It is called like the model
-    and steps like it; outputs are logits in the order of ``preprocessing.classes``, or values. The
-    model alone, for fine-tuning on inputs that are already standardised, is ``pipeline.model``.
+    `s5jax.load` returns one for the folder ``model`` of a finished training run, so that raw data
+    give the outputs that training measured. It is called like the model and steps like it; outputs
+    are logits in the order of ``preprocessing.classes``, or values. The model alone, for
+    fine-tuning on inputs that are already standardised, is ``pipeline.model``.
 
     Args:
         model: a model such as `SequenceClassifier`.
-        preprocessing: what its inputs and outputs go through.
+        preprocessing: how its inputs were standardised, and its targets.
 
     Raises:
         ValueError: if there are not as many classes as outputs, or words as tokens.
@@ -139,44 +147,60 @@ class Pipeline(nnx.Module):
                     f"Pipeline: `preprocessing.{name}` must have {n} entries, the model's "
                     f"`{size}`; got {len(names)}."
                 )
-        self.model, self.preprocessing = model, preprocessing
+        self.model: Any = model
+        self.preprocessing = preprocessing
+
+    @overload
+    def __call__(
+        self,
+        u: ArrayLike | Sequence[Any],
+        *,
+        return_state: Literal[False] = False,
+        **call: Unpack[PipelineArguments],
+    ) -> Array: ...
+
+    @overload
+    def __call__(
+        self,
+        u: ArrayLike | Sequence[Any],
+        *,
+        return_state: Literal[True],
+        **call: Unpack[PipelineArguments],
+    ) -> tuple[Array, PyTree[Array]]: ...
 
     def __call__(
         self,
-        u: ArrayLike,
+        u: ArrayLike | Sequence[Any],
         *,
-        dt: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
         return_state: bool = False,
-        **options: Any,
-    ) -> Any:
-        """Maps raw sequences; all arguments are those of the model."""
-        model: Any = self.model
-        given = {"dt": self._scale(dt), "lengths": lengths, "return_state": return_state}
-        result = model(self._prepare(u), **given, **options)
+        **call: Unpack[PipelineArguments],
+    ) -> Array | tuple[Array, PyTree[Array]]:
+        """Maps raw sequences; all arguments are those of the model, with ``dt`` in its raw unit."""
+        model, lengths = self.model, call.get("lengths")
+        call["dt"] = self._scale(call.get("dt"))
+        result = model(self._prepare(u), return_state=return_state, **call)
         outputs, state = result if return_state else (result, None)
         y = jnp.asarray(self.preprocessing.restore(outputs))
-        if lengths is not None and y.ndim == jnp.ndim(lengths) + 2:
-            y = select(jnp.arange(y.shape[-2]) < jnp.asarray(lengths)[..., None], y, 0)
+        n = None if lengths is None else jnp.asarray(lengths)
+        if n is not None and y.ndim == n.ndim + 2:
+            y = select(jnp.arange(y.shape[-2]) < n[..., None], y, 0)
         return (y, state) if return_state else y
 
     def step(
-        self, u: ArrayLike, state: PyTree[Array], dt: ArrayLike | None = None
+        self, u: ArrayLike | Sequence[Any], state: PyTree[Array], dt: ArrayLike | None = None
     ) -> tuple[Array, PyTree[Array]]:
-        """One time step of raw inputs; as in the model."""
-        model: Any = self.model
-        y, state = model.step(self._prepare(u), state, self._scale(dt))
+        """Takes one time step of raw inputs."""
+        y, state = self.model.step(self._prepare(u), state, self._scale(dt))
         return jnp.asarray(self.preprocessing.restore(y)), state
 
     def init_state(self, batch_shape: Sequence[int] = ()) -> PyTree[Array]:
-        """The model's state before the first step."""
-        model: Any = self.model
-        return model.init_state(batch_shape)
+        """Returns the model's state before the first step."""
+        return self.model.init_state(batch_shape)
 
-    def _prepare(self, u: ArrayLike) -> Array:
+    def _prepare(self, u: ArrayLike | Sequence[Any]) -> Array:
         return jnp.asarray(self.preprocessing.standardize(u))
 
-    def _scale(self, dt: ArrayLike | None) -> Array | None:
+    def _scale(self, dt: ArrayLike | Sequence[Any] | None) -> Array | None:
         return None if dt is None else jnp.asarray(dt) / (self.preprocessing.dt_unit or 1.0)
 
 

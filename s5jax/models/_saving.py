@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+import reprlib
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,40 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from s5jax._errors import check_choice
+from s5jax.layers import (
+    DLR,
+    GRU,
+    HOPE,
+    LRU,
+    S4,
+    S4D,
+    S5,
+    Attention,
+    DenseSSM,
+    SequenceLayer,
+    SGConv,
+)
+from s5jax.models._backbone import SequenceBackbone
+from s5jax.models._classifier import DocumentMatcher, SequenceClassifier
+from s5jax.models._earlier import upgrade
+from s5jax.models._image_regressor import ImageRegressor
+from s5jax.models._language import LanguageModel
+from s5jax.models._model import SequenceLabeler, SequenceModel
 from s5jax.models._pipeline import Pipeline, Preprocessing
+
+Classes = Mapping[str, type[nnx.Module]]
+
+LAYERS = (Attention, DLR, DenseSSM, GRU, HOPE, LRU, S4, S4D, S5, SGConv)
+MODELS = (
+    DocumentMatcher,
+    ImageRegressor,
+    LanguageModel,
+    SequenceBackbone,
+    SequenceClassifier,
+    SequenceLabeler,
+)
+CLASSES: Classes = {cls.__name__: cls for cls in (*LAYERS, *MODELS)}
+"""What a file can name; only a caller can add to it."""
 
 _CONFIG, _ARRAYS = "model.json", "parameters.safetensors"
 _PREPROCESSING = "preprocessing.json"
@@ -26,11 +60,14 @@ _MODES = ("deterministic", "use_running_average")
 
 
 def save(model: nnx.Module, folder: str | Path) -> None:
-    """Writes a layer or model of this library to a folder.
+    """Writes a layer or model to a folder.
 
     ``model.json`` holds its class and constructor arguments, ``parameters.safetensors`` its
     parameters and running statistics; a `Pipeline` adds ``preprocessing.json``. None of them can
     execute anything when read.
+
+    A layer of your own is saved by the name of its class. It must keep each argument of its
+    constructor, besides ``rngs``, as an attribute of the same name.
 
     Args:
         model: a layer, a model such as `SequenceClassifier`, or a `Pipeline` of one.
@@ -52,12 +89,13 @@ def save(model: nnx.Module, folder: str | Path) -> None:
     preprocessing = None
     if isinstance(model, Pipeline):
         model, preprocessing = model.model, model.preprocessing
-    check_choice("save", "model", type(model).__name__, _classes())
-    name, arguments = type(model).__name__, _arguments(type(model))
+    name = type(model).__name__
+    if not isinstance(model, SequenceLayer):
+        check_choice("save", "model", name, CLASSES)
     config = {
         "s5jax": version("s5jax"),
         "class": name,
-        "arguments": {argument: _encode(getattr(model, argument)) for argument in arguments},
+        "arguments": {name: _encode(value) for name, value in _arguments(model).items()},
     }
     arrays = {path: np.asarray(v[...]) for path, v in _variables(nnx.state(model)).items()}
     _check_rebuilt(model, config["arguments"], arrays)
@@ -72,11 +110,13 @@ def save(model: nnx.Module, folder: str | Path) -> None:
         (folder / _PREPROCESSING).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
-def load(folder: str | Path) -> Any:
-    """Reads back what `save` wrote, in evaluation mode.
+def load(folder: str | Path, *, layers: Iterable[type[SequenceLayer]] = ()) -> Any:
+    """Reads what `save` wrote, in evaluation mode.
 
     Args:
         folder: the folder given to `save`.
+        layers: classes of your own that the model may be made of. A file names classes, and only
+            those of this library and of this list are ever built.
 
     Returns:
         The layer or model, or the `Pipeline` with which a training run ends; call ``.train()`` on
@@ -84,102 +124,149 @@ def load(folder: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: if the folder does not hold the two files.
-        ValueError: if a file is corrupted, or names or shapes do not fit the class.
+        ValueError: if a file is corrupted, names or shapes do not fit the class, or the class is
+            not known.
 
     Example:
         See `save`.
     """
-    folder = Path(folder)
+    folder, classes = Path(folder), _with_own("load", layers)
     for name in (_CONFIG, _ARRAYS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"load: {folder / name} does not exist; `folder` must be one that s5jax.save "
                 "wrote, such as the folder `model` of a finished run."
             )
-    with _blaming(folder / _CONFIG, "is damaged"):
-        name, arguments = _read_config(folder / _CONFIG)
-    with _blaming(folder / _ARRAYS, "is damaged"):
+    with _explain_errors(folder / _CONFIG, "is corrupted"):
+        config = _read_json(folder / _CONFIG, _MAX_CONFIG)
+        name, arguments = config["class"], dict(config["arguments"])
+    for named in (name, *_class_names(arguments)):
+        _check_class(folder / _CONFIG, named, classes)
+    with _explain_errors(folder / _ARRAYS, "is corrupted"):
         arrays = load_file(folder / _ARRAYS)
-    with _blaming(folder / _CONFIG, "does not describe a model of this version of s5jax"):
-        model = _build(name, arguments, arrays)
+    with _explain_errors(folder / _CONFIG, "does not describe a model of this version of s5jax"):
+        has_backbone = issubclass(classes[name], SequenceModel)
+        arguments, arrays = upgrade(arguments, arrays, name, has_backbone=has_backbone)
+        model = _build(name, arguments, arrays, classes)
     graphdef, state = nnx.split(model)
     _fill(state, arrays, folder)
     model: Any = nnx.merge(graphdef, state)
     if (folder / _PREPROCESSING).is_file():
-        with _blaming(folder / _PREPROCESSING, "is corrupted"):
-            model = Pipeline(model, _read_preprocessing(folder / _PREPROCESSING))
+        with _explain_errors(folder / _PREPROCESSING, "is corrupted"):
+            values: dict[str, Any] = {**_read_json(folder / _PREPROCESSING, _MAX_PREPROCESSING)}
+            values |= {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+            model = Pipeline(model, Preprocessing(**values))
     model.eval()
     return model
 
 
-def _classes() -> dict[str, type[nnx.Module]]:
-    from s5jax import layers, models
+def _with_own(where: str, layers: Iterable[Any]) -> Classes:
+    """The classes of this library and those of a caller.
 
-    kinds = (layers.SequenceLayer, models.SequenceBackbone)
-    return {
-        name: value
-        for name, value in {**vars(layers), **vars(models)}.items()
-        if inspect.isclass(value) and issubclass(value, kinds) and "rngs" in _signature(value)
-    }
+    Raises:
+        ValueError: for anything but classes of layers, and for names that are taken.
+    """
+    classes = dict(CLASSES)
+    for layer in layers:
+        if not (inspect.isclass(layer) and issubclass(layer, SequenceLayer)):
+            raise ValueError(
+                f"{where}: `layers` must be classes derived from SequenceLayer; got "
+                f"{reprlib.repr(layer)}."
+            )
+        if classes.setdefault(layer.__name__, layer) is not layer:
+            raise ValueError(
+                f"{where}: there are two classes with the name {layer.__name__}; rename the one of "
+                f"the module {layer.__module__}."
+            )
+    return classes
 
 
-def _signature(cls: type) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(cls.__init__).parameters
+def _check_class(path: Path, name: Any, classes: Classes) -> None:
+    """Raises a ValueError unless a class that a file names is known."""
+    name = name if isinstance(name, str) else reprlib.repr(name)
+    try:
+        check_choice(f"load: {path}", "class", name[:100], classes)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} A class of your own is to be passed to load: layers=[{name[:100]}]."
+        ) from None
 
 
-def _arguments(cls: type) -> list[str]:
-    """Names of the constructor's arguments, each of which the object keeps as an attribute."""
-    own = [p for p in _signature(cls).values() if p.name not in ("self", "rngs")]
+def _class_names(arguments: Any) -> Iterator[Any]:
+    """The names of classes among arguments that were read from a file."""
+    for value in arguments.values():
+        if isinstance(value, dict) and "class" in value:
+            yield value["class"]
+
+
+def _arguments(model: Any) -> dict[str, Any]:
+    """The arguments of the constructor, each of which the object keeps."""
+    kept: dict[str, Any] = {}
+    if isinstance(model, SequenceModel):
+        kept = _arguments(model.backbone)
+    elif isinstance(model, SequenceBackbone):
+        kept = dataclasses.asdict(model.options)
+    own = {}
+    for name in _argument_names(type(model)):
+        if name not in kept and not hasattr(model, name):
+            raise ValueError(
+                f"save: {type(model).__name__} must keep the argument `{name}` of its constructor "
+                "as an attribute of this name, because `load` passes it again."
+            )
+        if name not in kept:
+            own[name] = getattr(model, name)
+    return own | kept
+
+
+def _argument_names(cls: type) -> list[str]:
+    """Names of the constructor's arguments, with those that ``**options`` passes to its base."""
+    if cls.__init__ is object.__init__:
+        return []
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    own = [p for p in parameters if p.name not in ("self", "rngs")]
     names = [p.name for p in own if p.kind is not p.VAR_KEYWORD]
-    if len(names) < len(own):
-        names += [name for name in _arguments(cls.__mro__[1]) if name not in names]
-    return names
+    inherited = [] if len(names) == len(own) else _argument_names(cls.__mro__[1])
+    return names + [name for name in inherited if name not in names]
 
 
 def _encode(value: Any) -> Any:
     if inspect.isclass(value) and issubclass(value, nnx.Module):
-        check_choice("save", "layer", value.__name__, _classes())
+        if not issubclass(value, SequenceLayer):
+            check_choice("save", "layer", value.__name__, CLASSES)
         return {"class": value.__name__}
     if isinstance(value, np.floating):
-        value = float(
-            str(value)
-        )  # 0.1 of float32 as 0.1, since it may be compared with other options
+        value = float(str(value))  # 0.1 of float32 as 0.1: it may be compared with other options
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
         return [_encode(item) for item in value]
-    return {"dtype": jnp.dtype(value).name}
+    try:
+        return {"dtype": jnp.dtype(value).name}
+    except TypeError as error:
+        raise ValueError(
+            "save: arguments of the constructor must be numbers, strings, dtypes, classes of "
+            f"layers, or sequences of these; got {reprlib.repr(value)}."
+        ) from error
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, classes: Classes) -> Any:
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [_decode(item, classes) for item in value]
     if isinstance(value, dict) and "class" in value:
-        classes = _classes()
-        check_choice("load", "class", value["class"], classes)
         return classes[value["class"]]
     return jnp.dtype(value["dtype"]) if isinstance(value, dict) else value
 
 
 @contextlib.contextmanager
-def _blaming(path: Path, fault: str) -> Generator[None]:
-    """Whatever is raised because of a file becomes one sentence that names it."""
+def _explain_errors(path: Path, fault: str) -> Generator[None]:
+    """Turns any error that a file causes into one sentence that names the file."""
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"load: {path} {fault}: {said} Save the model again.") from error
-
-
-def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    config = _read_json(path, _MAX_CONFIG)
-    return config["class"], config["arguments"]
-
-
-def _read_preprocessing(path: Path) -> Preprocessing:
-    return Preprocessing(**_read_json(path, _MAX_PREPROCESSING))
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"load: {path} {fault}: {cause} Save the model again.") from error
 
 
 def _read_json(path: Path, limit: int) -> Any:
@@ -188,13 +275,19 @@ def _read_json(path: Path, limit: int) -> Any:
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON.")
+
+
 def _check_rebuilt(
     model: nnx.Module, arguments: dict[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Raises a ValueError where the model is not the one that `load` would build."""
     name = type(model).__name__
+    kinds = {type(node) for _, node in nnx.iter_modules(model) if isinstance(node, SequenceLayer)}
+    classes = _with_own("save", kinds)
     try:
-        there, here = _describe(_build(name, arguments, arrays)), _describe(model)
+        there, here = _describe(_build(name, arguments, arrays, classes)), _describe(model)
         path = next((p for p in sorted({*there, *here}) if there.get(p) != here.get(p)), None)
         if path is None:
             return
@@ -217,10 +310,17 @@ def _describe(model: nnx.Module) -> dict[str, str]:
             found[".".join(map(str, path))] = value
         elif isinstance(node, nnx.Module):
             found[".".join(map(str, path)) or "model"] = type(node).__name__
-            for name, value in vars(node).items():
-                if name not in _MODES and not name.startswith("_") and _is_option(value):
-                    found[".".join(map(str, (*path, name)))] = repr(_encode(value))
+            for name, value in _options(node):
+                found[".".join(map(str, (*path, name)))] = repr(_encode(value))
     return found
+
+
+def _options(node: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(node).items():
+        if dataclasses.is_dataclass(value):
+            yield from ((f"{name}.{field}", option) for field, option in _options(value))
+        elif name not in _MODES and not name.startswith("_") and _is_option(value):
+            yield name, value
 
 
 def _is_option(value: Any) -> bool:
@@ -229,20 +329,19 @@ def _is_option(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | np.generic)
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number in JSON.")
-
-
-def _build(name: str, arguments: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> nnx.Module:
+def _build(
+    name: str, arguments: dict[str, Any], arrays: Mapping[str, np.ndarray], classes: Classes
+) -> nnx.Module:
     """The model without its values."""
-    classes: dict[str, Callable[..., nnx.Module]] = {**_classes()}
-    check_choice("load", "class", name, classes)
     _check_sizes([*arguments.items(), *arguments.get("layer_options", ())], arrays)
-    decoded = {name: _decode(value) for name, value in arguments.items()}
-    return nnx.eval_shape(lambda: classes[name](**decoded, rngs=nnx.Rngs(0)))
+    decoded = {name: _decode(value, classes) for name, value in arguments.items()}
+    if "layer_options" in decoded:
+        decoded["layer_options"] = dict(decoded["layer_options"])
+    build: Any = classes[name]
+    return nnx.eval_shape(lambda: build(**decoded, rngs=nnx.Rngs(0)))
 
 
-def _check_sizes(arguments: Iterable[tuple[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:
+def _check_sizes(arguments: Iterable[Sequence[Any]], arrays: Mapping[str, np.ndarray]) -> None:
     """Refuses sizes for which there are too few parameters, before anything is made of them."""
     limits = {"n_layers": len(arrays)}
     n = sum(array.size for array in arrays.values())
@@ -250,7 +349,7 @@ def _check_sizes(arguments: Iterable[tuple[str, Any]], arrays: Mapping[str, np.n
         limit = limits.get(name, n)
         if name.startswith(("d_", "n_")) and isinstance(value, int) and value > limit:
             raise ValueError(
-                f"`{name}` is {value}, and the parameters are those of at most {limit}."
+                f"`{name}` is {value}, and the parameters suffice for at most {limit}."
             )
 
 

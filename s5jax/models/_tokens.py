@@ -1,4 +1,4 @@
-"""Integers that stand for tokens: which of them a vocabulary has."""
+"""Checks that integers are tokens of a vocabulary."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Integer
 
 
-def in_vocabulary(tokens: Int[Array, "*batch"], n: int) -> Bool[Array, "*batch"]:
-    """Whether each integer lies in ``0, ..., n - 1``.
+def in_vocabulary(tokens: Integer[Array, "*batch"], n: int) -> Bool[Array, "*batch"]:
+    """Tells whether each integer is in ``0, ..., n - 1``.
 
-    In the default integer dtype: JAX compares a uint8 with 256 as if that were 0, and unsigned
-    integers beyond the default dtype become negative, never another token.
+    The comparison is made in the default integer dtype, because JAX compares a uint8 with 256 as if
+    that were 0. Unsigned integers beyond that dtype become negative, never another token.
     """
     tokens = jnp.asarray(tokens).astype(int)
     return (tokens >= 0) & (tokens < n)
@@ -33,12 +33,12 @@ def check_tokens(
     Values are known outside of `jax.jit` and in NumPy arrays, unless other processes have some.
 
     Args:
-        where: who asks, for the message.
+        where: name of the caller, for the message.
         name: name of the argument.
         tokens: integers.
         n: size of the vocabulary.
         counted: False where a value does not matter; broadcast to the shape of ``tokens``.
-        advice: what to do; ``{bad}`` stands for the first value that is refused.
+        advice: what the user can do; ``{bad}`` stands for the first value that is refused.
 
     Raises:
         ValueError: with that value.

@@ -5,9 +5,9 @@ from s5jax.ops._attention import window_attention as window_attention
 from s5jax.ops._attention import window_attention_ref as window_attention_ref
 from s5jax.ops._chunked import CHUNK as CHUNK
 from s5jax.ops._chunked import ChunkTables as ChunkTables
-from s5jax.ops._chunked import Conv as Conv
+from s5jax.ops._chunked import ConvAlgorithm as ConvAlgorithm
 from s5jax.ops._chunked import chunked_conv as chunked_conv
-from s5jax.ops._chunked import conv_backend as conv_backend
+from s5jax.ops._chunked import conv_algorithm as conv_algorithm
 from s5jax.ops._chunked import vandermonde_chunks as vandermonde_chunks
 from s5jax.ops._complex import complex_to_pair as complex_to_pair
 from s5jax.ops._complex import pair_to_complex as pair_to_complex
@@ -27,7 +27,7 @@ from s5jax.ops._dlr import dlr_modes as dlr_modes
 from s5jax.ops._dlr import dss_softmax_kernel as dss_softmax_kernel
 from s5jax.ops._dlr import dss_softmax_kernel_ref as dss_softmax_kernel_ref
 from s5jax.ops._dplr import DPLR as DPLR
-from s5jax.ops._dplr import KernelBackend as KernelBackend
+from s5jax.ops._dplr import KernelAlgorithm as KernelAlgorithm
 from s5jax.ops._dplr import discretize_dplr as discretize_dplr
 from s5jax.ops._dplr import dplr_chunks as dplr_chunks
 from s5jax.ops._dplr import dplr_kernel as dplr_kernel
@@ -56,12 +56,13 @@ from s5jax.ops._realization import hankel_singular_values as hankel_singular_val
 from s5jax.ops._realization import ho_kalman as ho_kalman
 from s5jax.ops._s5_scan import s5_scan as s5_scan
 from s5jax.ops._s5_scan import s5_scan_ref as s5_scan_ref
-from s5jax.ops._scan import Backend as Backend
+from s5jax.ops._scan import ScanAlgorithm as ScanAlgorithm
 from s5jax.ops._scan import linear_scan as linear_scan
 from s5jax.ops._scan import linear_scan_ref as linear_scan_ref
 from s5jax.ops._scan import pair_scan as pair_scan
-from s5jax.ops._scan import scan_backend as scan_backend
+from s5jax.ops._scan import scan_algorithm as scan_algorithm
 from s5jax.ops._state_space import StateSpace as StateSpace
+from s5jax.ops._state_space import real_state_space as real_state_space
 from s5jax.ops._vandermonde import vandermonde as vandermonde
 from s5jax.ops._vandermonde import vandermonde_ref as vandermonde_ref
 from s5jax.ops._vandermonde import vandermonde_state as vandermonde_state

@@ -1,11 +1,11 @@
-r"""Long convolutions by matrix products over chunks of time, with the state handed on between them.
+r"""Long convolutions by matrix products over chunks of time, with a state carried between them.
 
-A system with N states a feature sees a chunk of T inputs and puts out
+A system with N states per feature maps a chunk of T inputs u to the outputs
 
 .. math:: y = \mathrm{Toep}(K_0, \dots, K_{T-1})\, u + L s, \qquad s' = \bar A^T s + E u
 
-where s is the state before the chunk: no kernel of the whole length, no transform, and only
-L / T states in memory.
+where s is the state before the chunk. Neither a kernel of the whole length nor a transform is
+needed, and only L / T states are in memory.
 """
 
 import math
@@ -17,88 +17,75 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._complex import complex_to_pair, pair_to_complex
-from s5jax.ops._in_place import recur, table
-from s5jax.ops._scan import linear_scan, scan_backend
+from s5jax.ops._in_place import real_factor, recur
+from s5jax.ops._scan import linear_scan, scan_algorithm
 from s5jax.ops._tables import doubled, highest, lower_toeplitz
 from s5jax.ops._vandermonde import _check, _exponentials
 
-Conv = Literal["auto", "fft", "chunked"]
+ConvAlgorithm = Literal["auto", "fft", "chunked"]
 
 CHUNK = 64
-"""Steps of a chunk; 32 to 128 take about the same time with 64 states."""
+"""Steps of a chunk. Lengths from 32 to 128 are about equally fast with 64 states."""
 
 _GROUP = 64
-"""Chunks of which the gradient keeps no more than the inputs and one state."""
+"""Chunks in a group. The gradient stores the inputs and one state of each group."""
 
 
 class ChunkTables(NamedTuple):
-    """What happens in T steps; see `vandermonde_chunks`, `dplr_chunks` and `hope_chunks`.
+    """Systems over T steps; see `vandermonde_chunks`, `dplr_chunks` and `hope_chunks`.
 
-    N counts real states. Those of a diagonal system are the real parts of its complex ones, and
-    then the imaginary parts.
+    N counts real states. The complex states of a diagonal system are stored as all real parts
+    followed by all imaginary parts.
     """
 
     taps: Float[Array, "H T"]
     """Impulse response."""
     enter: Float[Array, "H N T"] | Float[Array, "N T"]
-    """What each input adds to the state after the chunk."""
+    """Contribution of each input to the state after the chunk."""
     leave: Float[Array, "H T N"]
-    """What the state before the chunk adds to each output."""
+    """Contribution of the state before the chunk to each output."""
     carry: Float[Array, "H N N"] | Complex[Array, "H N/2"]
-    """What T steps without input add to the state; or, diagonal, what they multiply it with."""
+    """Change of the state in T steps without input; for a diagonal system, its factor."""
 
 
-def conv_backend(
-    conv: str, L: int, d_state: int, *, batch: int = 1, two_sided: bool = False
+def conv_algorithm(
+    algorithm: str, L: int, d_state: int, *, batch: int = 1, bidirectional: bool = False
 ) -> str:
-    """Names the algorithm by which a layer convolves when asked for ``conv``.
+    """Returns the name of the algorithm that convolves sequences.
 
-    ``"auto"`` is ``"chunked"`` on a CPU for one direction (the transform serves both at once) and
-    few states a feature: up to 64 real ones from 4,096 steps for each sequence in the batch on (a
-    kernel costs the same for any batch, and chunks need none), up to 128 from 16,384; else
-    ``"fft"``. On two CPU cores, with 128 features and one sequence (32 for 262,144 steps), chunks
-    took these shares of the FFT's time, forward, and forward and backward; another run differed by
-    up to 0.2:
-
-    =====  ===========  ==========  ==========  ==========  ==========
-    layer  real states  4,096       16,384      65,536      262,144
-    =====  ===========  ==========  ==========  ==========  ==========
-    S4D    64           0.68, 0.82  0.67, 0.84  0.46, 0.68  0.35, 0.49
-    S4     64           0.86, 0.77  0.78, 0.82  0.67, 0.90  0.50, 0.75
-    HOPE   64           0.97, 1.03  0.68, 0.94  0.58, 0.84  0.45, 0.69
-    DLR    128          0.96, 1.29  0.75, 1.03  0.54, 0.88  0.39, 0.61
-    =====  ===========  ==========  ==========  ==========  ==========
-
-    From 65,536 steps on chunks take half of the memory or less. With eight sequences of 4,096 steps
-    they took 1.3 to 1.8 of the time forward, and 1.8 to 2.7 with gradients. Nothing was measured on
-    a GPU.
+    ``"auto"`` chooses ``"chunked"`` where it is faster: on a CPU, in one direction, with few states
+    and long sequences. With up to 64 real states per feature, L must be at least 4,096 times the
+    number of sequences; with up to 128, at least 16,384 times. The batch counts because the FFT
+    needs a kernel, which costs the same for any batch. In two directions ``"auto"`` is ``"fft"``,
+    because one transform serves both. The measurements behind these limits are in
+    ``docs/performance.md``; none is from a GPU.
 
     Args:
-        conv: ``"auto"``, or one of the two.
+        algorithm: ``"auto"``, ``"fft"`` or ``"chunked"``.
         L: length of the sequences.
-        d_state: number of real states a feature.
+        d_state: number of real states per feature.
         batch: number of sequences.
-        two_sided: whether there is a second kernel, backward in time.
+        bidirectional: whether there is a second kernel, backward in time.
 
     Returns:
         ``"fft"`` or ``"chunked"``.
 
     Raises:
-        ValueError: if ``conv`` is unknown.
+        ValueError: if ``algorithm`` is unknown.
 
     Example:
-        >>> from s5jax.ops import conv_backend
-        >>> conv_backend("chunked", 100, 64), conv_backend("auto", 65536, 2048)
+        >>> from s5jax.ops import conv_algorithm
+        >>> conv_algorithm("chunked", 100, 64), conv_algorithm("auto", 65536, 2048)
         ('chunked', 'fft')
     """
-    check_choice("conv_backend", "conv", conv, get_args(Conv))
-    if conv != "auto":
-        return conv
+    check_choice("conv_algorithm", "algorithm", algorithm, get_args(ConvAlgorithm))
+    if algorithm != "auto":
+        return algorithm
     shortest = 4096 if d_state <= 64 else 16_384
     known = isinstance(L, int) and isinstance(batch, int)  # and not a symbol of jax.export
-    pays = known and L >= shortest * batch and d_state <= 128 and not two_sided
+    pays = known and L >= shortest * batch and d_state <= 128 and not bidirectional
     return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
 
 
@@ -108,19 +95,20 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
 
     .. math:: y_t = \sum_{j \ge 0} K_j u_{t-j}
 
-    The same as `fft_conv` with the kernel, in :math:`O(L (T + N))`, the faster way for long
-    sequences and few states (`conv_backend`). Its gradient recomputes what happens inside groups
-    of chunks instead of keeping it, so that it needs memory for inputs and outputs and little more.
+    The result equals `fft_conv` with the kernel K. The cost is :math:`O(L (T + N))`, which is less
+    for long sequences and few states; see `conv_algorithm`. The gradient recomputes the
+    intermediate values of each group of chunks instead of storing them, so it needs little memory
+    beyond the inputs and outputs.
 
     Args:
         u: inputs, ``(*batch, L, H)``.
-        tables: of the systems, for chunks of any length T.
+        tables: tables of H systems, for chunks of any length T.
 
     Returns:
         Outputs, ``(*batch, L, H)``, in the dtype of ``u``.
 
     Raises:
-        ValueError: if ``u`` does not have as many features as there are systems.
+        ValueError: if ``u`` does not have one feature for each system.
 
     Example:
         >>> import jax.numpy as jnp
@@ -131,14 +119,14 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
         [1.    1.5   1.75  1.875]
 
     References:
-        Dao and Gu, "Transformers are SSMs", 2024, https://arxiv.org/abs/2405.21060, section 6, for
-        the same idea in a selective model.
+        Dao and Gu, "Transformers are SSMs", 2024, https://arxiv.org/abs/2405.21060, section 6
+        (the same idea in a selective model).
     """
     H, T = tables.taps.shape
     if u.ndim < 2 or u.shape[-1] != H or u.shape[-2] < 1:
         raise ValueError(
-            f"chunked_conv: `u` must have shape (*batch, L, {H}) with L >= 1, because there are "
-            f"tables of {H} systems; got {u.shape}."
+            f"chunked_conv: `u` must have shape (*batch, L, {H}) with L >= 1, because "
+            f"`tables` describes {H} systems; got {u.shape}."
         )
     L, dtype = u.shape[-2], tables.taps.dtype
     batch = () if math.prod(u.shape[:-2]) == 1 else u.shape[:-2]  # XLA copies around axes of 1
@@ -163,7 +151,7 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
 def vandermonde_chunks(
     c: Complex[Array, "H N"], z: Complex[Array, "H N"] | Complex[Array, " N"], T: int
 ) -> ChunkTables:
-    """Tables for the kernel that `vandermonde` forms.
+    """Builds the tables of `chunked_conv` for the kernel of `vandermonde`.
 
     Args:
         c: weights, ``(H, N)``.
@@ -171,7 +159,7 @@ def vandermonde_chunks(
         T: length of a chunk.
 
     Returns:
-        The tables, of N complex states, which are 2 N real ones.
+        The tables. The N complex states count as 2 N real states.
 
     Raises:
         ValueError: if the shapes do not fit or ``T`` is not positive.
@@ -182,11 +170,14 @@ def vandermonde_chunks(
         >>> z = jnp.log(jnp.array([[0.5 + 0.0j]]))
         >>> print(vandermonde_chunks(jnp.ones((1, 1), complex), z, 4).taps)
         [[1.    0.5   0.25  0.125]]
+
+    References:
+        Gu et al., "Diagonal State Space Models" (S4D), 2022, https://arxiv.org/abs/2206.11893.
     """
     _check("vandermonde_chunks", c, z, T=T)
     powers = _exponentials(z, 1, T + 1)
-    weighted = c[..., None] * powers
-    enter, leave = _rows(powers), _rows(weighted.conj())
+    weighted = c[..., None] * with_axes(powers, c[..., None])
+    enter, leave = _real_rows(powers), _real_rows(weighted.conj())
     return ChunkTables(
         leave[..., : c.shape[-1], :T].sum(-2),
         jnp.flip(enter[..., :T], -1),
@@ -203,14 +194,14 @@ def dense_chunks(
     first: Float[Array, " H"],
     T: int,
 ) -> ChunkTables:
-    r"""Tables for :math:`K_0 = d` and :math:`K_l = C A^{l-1} B`.
+    r"""Builds the tables for the kernel :math:`K_0 = d`, :math:`K_l = C A^{l-1} B`.
 
     Args:
-        where: the function that is called, for errors.
+        where: name of the calling function, for error messages.
         powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
         B: input vectors, ``(H, N)``.
         C: output vectors, ``(H, N)``.
-        first: lag zero, ``(H,)``.
+        first: lag zero, d, ``(H,)``.
         T: length of a chunk, a power of two.
 
     Returns:
@@ -228,11 +219,11 @@ def dense_chunks(
     return ChunkTables(taps, jnp.flip(right, -1), left, next(powers))
 
 
-def _rows(v: Complex[Array, "*batch N T"]) -> Float[Array, "*batch 2N T"]:
-    """Rows of real parts, then of imaginary ones.
+def _real_rows(v: Complex[Array, "*batch N T"]) -> Float[Array, "*batch 2*N T"]:
+    """All real parts, followed by all imaginary parts.
 
-    They are written one after the other, into zeros: XLA would merge a concatenation with what made
-    the numbers, and compute them one by one, seven times as long.
+    The parts are written into an array of zeros. XLA would fuse a concatenation with the
+    computation of its operands and then evaluate them one number at a time, which is much slower.
     """
     *batch, N, T = v.shape
     rows = jnp.zeros((*batch, 2 * N, T), v.real.dtype)
@@ -243,10 +234,10 @@ def _rows(v: Complex[Array, "*batch N T"]) -> Float[Array, "*batch 2N T"]:
 def _group(
     tables: ChunkTables, s: Float[Array, "*batch H N"], x: Float[Array, "H *batch n T"]
 ) -> tuple[Float[Array, "*batch H N"], Float[Array, "H *batch n T"]]:
-    """The state after some chunks, and their outputs.
+    """The state after a group of n chunks, and the outputs of the group.
 
-    A product takes rows of T inputs or of N states of one feature after the other. With other
-    orders of the axes than x and ``before`` have, products of float32 took twice as long.
+    The axes of ``x`` and ``before`` are in the order in which the products read them, one feature
+    after another. XLA's float32 products on a CPU are slower in any other order.
     """
     enter = "h...nt,hit->h...ni" if tables.enter.ndim == 3 else "h...nt,it->h...ni"
     states = _diagonal_states if jnp.iscomplexobj(tables.carry) else _dense_states
@@ -262,10 +253,10 @@ def _diagonal_states(
     driven: Float[Array, "n *batch H 2*M"],
     s: Float[Array, "*batch H 2*M"],
 ) -> tuple[Float[Array, "n *batch H 2*M"], Float[Array, "*batch H 2*M"]]:
-    """States before each of n chunks, which lead, and after the last."""
+    """The states before each of n chunks, and the state after the last chunk."""
     b, x0 = (v.reshape(*v.shape[:-1], 2, carry.shape[-1]) for v in (driven, s))
-    if scan_backend() == "sequential":
-        x = recur(False, table(carry), b, x0)
+    if scan_algorithm() == "sequential":
+        x = recur(False, real_factor(carry), b, x0)
     else:
         z, z0 = (pair_to_complex(v, axis=-2) for v in (b, x0))
         z, z0 = (v.reshape(*v.shape[:-2], -1) for v in (jnp.moveaxis(z, 0, -3), z0))
@@ -281,10 +272,10 @@ def _dense_states(
     driven: Float[Array, "n *batch H N"],
     s: Float[Array, "*batch H N"],
 ) -> tuple[Float[Array, "n *batch H N"], Float[Array, "*batch H N"]]:
-    """The same for full matrices.
+    """`_diagonal_states` for full matrices.
 
-    The derivative of the states obeys the same recurrence. Written as such, the gradient of the
-    matrices is one product of all chunks, where a loop would add to them in each.
+    The derivative of the states obeys the same recurrence. In this form the gradient of the
+    matrices is one product over all chunks. A differentiated loop would accumulate it step by step.
     """
 
     def advance(s: Array, driven: Array) -> tuple[Array, Array]:

@@ -1,24 +1,27 @@
 """Complex numbers as pairs of reals, the form in which parameters are stored."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._promotion import default_promotion
 
 
 @default_promotion
-def complex_to_pair(z: Complex[Array, "*shape"], *, axis: int = -1) -> Float[Array, "..."]:
+def complex_to_pair(
+    z: Inexact[Array | np.ndarray, "*shape"], *, axis: int = -1
+) -> Float[Array, "..."]:
     r"""Stores a complex array as a real one.
 
     .. math:: z \mapsto (\operatorname{Re} z, \operatorname{Im} z)
 
-    Optimisers, weight decay and checkpoints then see real numbers only, and so do matrix products
-    before and after a `pair_scan`.
+    Optimisers, weight decay and checkpoints then see only real numbers, and so do the matrix
+    products before and after a `pair_scan`.
 
     Args:
         z: complex array, shape ``(*shape)``; a real array has imaginary part zero.
-        axis: where the new axis is to be.
+        axis: position of the new axis.
 
     Returns:
         Real and imaginary parts on a new axis, shape ``(*shape, 2)`` by default.
@@ -35,21 +38,23 @@ def complex_to_pair(z: Complex[Array, "*shape"], *, axis: int = -1) -> Float[Arr
 
 
 @default_promotion
-def pair_to_complex(pair: Float[Array, "..."], *, axis: int = -1) -> Complex[Array, "*shape"]:
-    r"""Reads back what `complex_to_pair` stored.
+def pair_to_complex(
+    pair: Float[Array | np.ndarray, "..."], *, axis: int = -1
+) -> Complex[Array, "*shape"]:
+    r"""Restores a complex array from its real and imaginary parts.
 
     .. math:: (a, b) \mapsto a + i b
 
     Args:
         pair: real and imaginary parts, shape ``(*shape, 2)`` by default. Types shorter than float32
             are widened to float32, the shortest that has a complex counterpart.
-        axis: where they are.
+        axis: axis of the two parts.
 
     Returns:
         Complex array, shape ``(*shape)``.
 
     Raises:
-        ValueError: if that axis does not have length 2.
+        ValueError: if ``axis`` does not exist or does not have length 2.
 
     Example:
         >>> import jax.numpy as jnp

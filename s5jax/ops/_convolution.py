@@ -1,36 +1,25 @@
 """Long convolutions along time, one kernel per feature."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
+from s5jax.ops._tables import highest
 
 _PARTS = 4
+"""Parts of a long sequence on a CPU. Two or eight parts are about equally fast."""
+
 _LONG = 1024
-"""Steps from which on `fft_conv` takes one direction in four parts on a CPU.
+"""Length from which `fft_conv` convolves in parts, on a CPU and in one direction.
 
-Shares of the time of one transform of all steps, which is padded to twice the length, on two CPU
-cores, forward, and forward and backward:
-
-=========  ========  =======  ==========
-sequences  features  steps    share
-=========  ========  =======  ==========
-8          128         1,024  0.73, 0.71
-1          128         4,096  0.82, 0.88
-8          128         4,096  0.86, 0.75
-1          128        16,384  0.71, 0.83
-4          128        16,384  0.75, 0.79
-1          128        65,536  0.89, 0.94
-1          32        262,144  0.58, 0.70
-=========  ========  =======  ==========
-
-Two parts and eight were within a fifth of four. Both directions share one transform of all steps,
-and took longer in parts.
+The shorter transforms stay in the processor's cache. Two directions share one transform of the
+whole sequence, which is faster than separate parts.
 """
+
+_DIRECT = 16
+"""Longest blocks of `segment_conv` that are convolved by a matrix product instead of an FFT."""
 
 
 @default_promotion
@@ -45,14 +34,14 @@ def fft_conv(
     .. math:: y_t = \sum_{j \ge 0} k_j u_{t-j} + \sum_{j \ge 0} k^{rev}_j u_{t+1+j}, \qquad
               u_s = 0 \text{ outside } 0, \dots, L-1
 
-    The kernel that looks ahead starts at the *next* sample, as in all official layers of the S4
-    family, so that the current one counts once. Transforms run in float32 or wider, and both
-    directions share one.
+    The anticausal kernel starts at the *next* sample, as in all official layers of the S4 family,
+    so that the current sample counts once. Transforms run in float32 or wider. Both directions
+    share one transform.
 
     Args:
         u: inputs, shape ``(*batch, L, H)``.
         k: causal kernel, shape ``(Lk, H)``, of any length.
-        k_reverse: kernel that looks ahead, shape ``(Lr, H)``, of any length; none if omitted.
+        k_reverse: anticausal kernel, shape ``(Lr, H)``, of any length; none if omitted.
 
     Returns:
         Outputs, shape ``(*batch, L, H)``, in the dtype of ``u``.
@@ -69,8 +58,7 @@ def fft_conv(
         [1.  1.5 1.5 1.5]
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     _check_shapes("fft_conv", u, k, k_reverse)
     L, H = u.shape[-2:]
@@ -81,18 +69,18 @@ def fft_conv(
     if L >= _LONG and not len(ahead) and jax.default_backend() == "cpu":
         y = _in_parts(x, behind, _PARTS)
     else:
-        y = _at_once(x, behind, ahead)
+        y = _in_one(x, behind, ahead)
     return y.reshape(u.shape).astype(u.dtype)
 
 
-def _at_once(
+def _in_one(
     x: Float[Array, "b L H"], behind: Float[Array, "Lk H"], ahead: Float[Array, "Lr H"]
 ) -> Float[Array, "b L H"]:
-    """One transform of all steps, and of both kernels."""
+    """Convolves with both kernels by one transform of the whole sequence."""
     L, H = x.shape[1:]
     n = _fft_length(L + max(len(behind) - 1, len(ahead)))
     k = behind
-    if len(ahead):  # on a circle of n samples the lag -1-j lies at n-1-j
+    if len(ahead):  # modulo n, the lag -1-j is n-1-j
         gap = jnp.zeros((n - len(behind) - len(ahead), H), x.dtype)
         k = jnp.concatenate([behind, gap, jnp.flip(ahead, 0)])
     return jnp.fft.irfft(jnp.fft.rfft(k[None], n, 1) * jnp.fft.rfft(x, n, 1), n, 1)[:, :L]
@@ -101,10 +89,11 @@ def _at_once(
 def _in_parts(
     x: Float[Array, "b L H"], k: Float[Array, "Lk H"], n_parts: int
 ) -> Float[Array, "b L H"]:
-    """Sums the products of parts of the sequence and of the kernel.
+    """Sums the convolutions of parts of the sequence with parts of the kernel.
 
-    What part p of one and part m of the other give lies in the part p + m and the one after it. In
-    all, transforms are as long as those of the whole, but each stays in the cache.
+    Part p of the sequence and part m of the kernel contribute to the parts p + m and p + m + 1 of
+    the result. The total length of all transforms is the same as for one transform of the whole
+    sequence, but each stays in the cache.
     """
     L = x.shape[1]
     B = -(-L // n_parts)
@@ -114,7 +103,7 @@ def _in_parts(
         v = jnp.moveaxis(v, -2, -1)
         return [jnp.fft.rfft(v[..., i : i + B], n) for i in range(0, v.shape[-1], B)]
 
-    X, K = transforms(x), transforms(k)
+    X, K = transforms(x), transforms(k[None])
     y: list[Array] = []
     after = jnp.zeros((), x.dtype)
     for i in range(len(X)):
@@ -145,39 +134,40 @@ def fft_conv_ref(
     _check_shapes("fft_conv_ref", u, k, k_reverse)
     dtype = _compute_dtype(u, k, k_reverse)
     t = jnp.arange(u.shape[-2])
-    lag = t[:, None] - t
+    lag = t[:, None] - t[None]
     T = _taps(k.astype(dtype), lag)
     if k_reverse is not None:
         T = T + _taps(k_reverse.astype(dtype), -1 - lag)
-    return jnp.einsum("tsh,...sh->...th", T, u.astype(dtype), precision="highest").astype(u.dtype)
+    return highest("tsh,...sh->...th", T, u.astype(dtype)).astype(u.dtype)
 
 
 @default_promotion
 def segment_conv(
     u: Float[Array, "*batch L H"], k: Float[Array, "Lk H"], segments: Int[Array, "*batch L"]
 ) -> Float[Array, "*batch L H"]:
-    r"""A causal convolution in which nothing crosses from one segment to another.
+    r"""Causal convolution within segments: no output depends on another segment.
 
     .. math:: y_t = \sum_{j \ge 0} [c_{t-j} = c_t] \, k_j u_{t-j}, \qquad
               u_s = 0 \text{ outside } 0, \dots, L-1
 
-    Between two neighbouring blocks of time the condition is a product: the input lies in the last
-    segment of the first block, the output in the first of the second, and these are the same. So
-    pairs of blocks of 1, 2, 4, ... steps are convolved one after the other, with the mask before
-    the transform: not even rounding leaks, at any number of segments. It costs a few times
-    `fft_conv`.
+    Between two neighbouring blocks of time the condition is a product: the input is in the last
+    segment of the first block, the output is in the first segment of the second block, and these
+    two are the same segment. So pairs of blocks of 1, 2, 4, ... steps are convolved one after
+    another, with the mask before the transform: not even rounding leaks, at any number of segments.
+    The cost is a few times the cost of `fft_conv`.
 
     Args:
         u: inputs, shape ``(*batch, L, H)``, finite.
         k: causal kernel, shape ``(Lk, H)``, of any length.
-        segments: a number for each step, shape ``(*batch, L)``, the same within a segment
-            and another in every other.
+        segments: number of each step's segment, shape ``(*batch, L)``. A segment is contiguous,
+            and no two segments have the same number.
 
     Returns:
         Outputs, shape ``(*batch, L, H)``, in the dtype of ``u``.
 
     Raises:
-        ValueError: if shapes do not fit or ``u`` or ``k`` is not real floating point.
+        ValueError: if the shapes do not fit, ``u`` or ``k`` is not real floating point, or
+            ``segments`` is not integer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -187,8 +177,8 @@ def segment_conv(
         [1. 2. 1. 2. 3.]
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396, for the convolution; the recursion is this library's own.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396
+        (the convolution; the recursion is this library's own).
     """
     _check_segments("segment_conv", u, k, segments)
     L = u.shape[-2]
@@ -197,7 +187,7 @@ def segment_conv(
     # Time last, so that the transforms need no transposition.
     x = _pad(jnp.moveaxis(u.astype(dtype), -2, -1), 0, n - L)
     c, k = _pad(segments[..., None, :], 0, n - L), k[:L].astype(dtype).T
-    y = k[:, :1] * x
+    y = with_axes(k[:, :1], x) * x
     s = 1
     while s < n:
         y += _between_blocks(x, k, c, s)
@@ -221,20 +211,15 @@ def segment_conv_ref(
     _check_segments("segment_conv_ref", u, k, segments)
     dtype = _compute_dtype(u, k)
     t = jnp.arange(u.shape[-2])
-    T = _taps(k.astype(dtype), t[:, None] - t)
+    T = _taps(k.astype(dtype), t[:, None] - t[None])
     T = jnp.where((segments[..., :, None] == segments[..., None, :])[..., None], T, 0)
-    y = jnp.einsum("...tsh,...sh->...th", T, u.astype(dtype), precision="highest")
-    return y.astype(u.dtype)
-
-
-_DIRECT = 16
-"""Blocks of up to this many steps are multiplied with a matrix, longer ones by FFT."""
+    return highest("...tsh,...sh->...th", T, u.astype(dtype)).astype(u.dtype)
 
 
 def _between_blocks(
     x: Float[Array, "*batch H n"], k: Float[Array, "H Lk"], c: Int[Array, "*batch 1 n"], s: int
 ) -> Float[Array, "*batch H n"]:
-    """From the first to the second of each pair of blocks of s steps, as far as the kernel goes."""
+    """Contribution of the first block to the second one, in all pairs of blocks of s steps."""
     reach = min(s, max(k.shape[-1] - 1, 1))
     pairs, c = (v.reshape(*v.shape[:-1], v.shape[-1] // (2 * s), 2 * s) for v in (x, c))
     before, after, border = slice(s - reach, s), slice(s, s + reach), slice(s - 1, s)
@@ -242,10 +227,10 @@ def _between_blocks(
     k = _pad(k, 0, max(0, 2 * reach - k.shape[-1]))
     if reach <= _DIRECT:
         T = k[:, reach + np.subtract.outer(np.arange(reach), np.arange(reach))]
-        y = jnp.einsum("hts,...hbs->...hbt", T, tail, precision="highest")
+        y = highest("hts,...hbs->...hbt", T, tail)
     else:
         m = _fft_length(2 * reach)
-        K = jnp.fft.rfft(k[:, None, : 2 * reach], m)
+        K = with_axes(jnp.fft.rfft(k[:, None, : 2 * reach], m), tail)
         y = jnp.fft.irfft(K * jnp.fft.rfft(tail, m), m)[..., reach : 2 * reach]
     y = jnp.where(c[..., after] == c[..., border], y, 0)
     return _pad(y, s, s - reach).reshape(x.shape)
@@ -256,26 +241,15 @@ def _pad(x: Array, before: int, after: int) -> Array:
 
 
 def _taps(k: Float[Array, "Lk H"], lag: Array) -> Float[Array, "L L H"]:
+    """The kernel at these lags, zero outside of it."""
     return k.at[jnp.where(lag < 0, len(k), lag)].get(mode="fill", fill_value=0)
 
 
-@functools.cache
 def _fft_length(n: int) -> int:
-    """The smallest product of 2s, 3s and 5s that is at least n.
+    """Smallest fast length of a real transform, a product of 2s, 3s and 5s, that is at least n."""
+    from scipy.fft import next_fast_len  # not above: SciPy takes time to import
 
-    Measured on two CPU cores against the next power of two: 2.7 times faster where that is far away
-    (20,000), equal to it where it is near.
-    """
-    best = 1 << (n - 1).bit_length()
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            two = 1 << (-(-n // three) - 1).bit_length()
-            best = min(best, three * two)
-            three *= 3
-        five *= 5
-    return best
+    return next_fast_len(n, real=True)
 
 
 def _compute_dtype(*arrays: Array | None) -> jnp.dtype:

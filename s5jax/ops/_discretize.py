@@ -1,8 +1,8 @@
-r"""From continuous to discrete time, for state matrices that are diagonal.
+r"""Discretisation of state-space models with a diagonal state matrix.
 
-Both rules turn :math:`\dot x = \Lambda x + B u` into :math:`x_k = \bar\Lambda x_{k-1} + \Gamma B
-u_k`. The factor :math:`\Gamma` is returned rather than :math:`\bar B = \Gamma B`, so that one
-function serves every shape of ``B``.
+Both rules map :math:`\dot x = \Lambda x + B u` to :math:`x_k = \bar\Lambda x_{k-1} + \Gamma B
+u_k`. They return the factor :math:`\Gamma` rather than :math:`\bar B = \Gamma B`, so one function
+serves every shape of ``B``.
 """
 
 from math import factorial
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
 
 
 @default_promotion
@@ -25,16 +25,16 @@ def discretize_zoh(
         \bar\Lambda = e^{\Lambda\Delta}, \qquad
         \Gamma = (e^{\Lambda\Delta} - 1) / \Lambda = \Delta\, \varphi_1(\Lambda\Delta)
 
-    Accurate for small steps, where :math:`e^z - 1` cancels, and finite with finite gradients at
-    ``Lambda == 0``, where :math:`\Gamma = \Delta`; see `phi1`.
+    The result is accurate for small steps, where :math:`e^z - 1` cancels. At ``Lambda == 0``, where
+    :math:`\Gamma = \Delta`, values and gradients are finite; see `phi1`.
 
     Args:
         Lambda: eigenvalues of the state matrix, real or complex, shape ``(*shape)``.
-        Delta: positive step sizes, any shape that broadcasts with that of ``Lambda``, for example
+        Delta: positive step sizes, any shape that broadcasts with ``Lambda``, for example
             ``(*batch, L, P)`` for steps of different lengths.
 
     Returns:
-        ``Lambda_bar`` and ``Gamma``, each of the common shape and of the dtype of ``Lambda``.
+        ``Lambda_bar`` and ``Gamma``, each of the broadcast shape and of the dtype of ``Lambda``.
 
     Raises:
         ValueError: if the shapes do not broadcast.
@@ -47,8 +47,7 @@ def discretize_zoh(
         0.1
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933.
     """
     Lambda, Delta = _broadcast("discretize_zoh", Lambda, Delta)
     z = Lambda * Delta
@@ -75,7 +74,7 @@ def discretize_zoh_ref(
     Lambda, Delta = _broadcast("discretize_zoh_ref", Lambda, Delta)
     z = Lambda * Delta
     nodes, weights = (jnp.asarray(v, z.dtype) for v in np.polynomial.legendre.leggauss(32))
-    mean = jnp.exp(z[..., None] * (1 + nodes) / 2) @ (weights / 2)
+    mean = jnp.exp(z[..., None] * with_axes(1 + nodes, z[..., None]) / 2) @ (weights / 2)
     return jnp.exp(z), Delta * mean
 
 
@@ -83,20 +82,20 @@ def discretize_zoh_ref(
 def discretize_bilinear(
     Lambda: Inexact[Array, "*#shape"], Delta: Float[Array, "*#shape"]
 ) -> tuple[Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
-    r"""Bilinear (trapezoidal, Tustin) rule for a diagonal SSM.
+    r"""Bilinear (trapezoidal, Tustin) rule for a diagonal SSM: stable at any step size.
 
     .. math::
         \bar\Lambda = \frac{1 + \Lambda\Delta/2}{1 - \Lambda\Delta/2}, \qquad
         \Gamma = \frac{\Delta}{1 - \Lambda\Delta/2}
 
-    Maps the left half plane onto the unit disc, so stable systems stay stable at any step.
+    The rule maps the left half plane onto the unit disc, so stable systems stay stable.
 
     Args:
         Lambda: eigenvalues of the state matrix, real or complex, shape ``(*shape)``.
-        Delta: positive step sizes, any shape that broadcasts with that of ``Lambda``.
+        Delta: positive step sizes, any shape that broadcasts with ``Lambda``.
 
     Returns:
-        ``Lambda_bar`` and ``Gamma``, each of the common shape and of the dtype of ``Lambda``.
+        ``Lambda_bar`` and ``Gamma``, each of the broadcast shape and of the dtype of ``Lambda``.
 
     Raises:
         ValueError: if the shapes do not broadcast.
@@ -109,8 +108,7 @@ def discretize_bilinear(
         0.3333 0.3333
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     Lambda, Delta = _broadcast("discretize_bilinear", Lambda, Delta)
     half = Lambda * Delta / 2
@@ -122,7 +120,7 @@ def discretize_bilinear(
 def discretize_bilinear_ref(
     Lambda: Inexact[Array, "*#shape"], Delta: Float[Array, "*#shape"]
 ) -> tuple[Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
-    r"""`discretize_bilinear` as the rule for dense matrices, by linear solves; for tests.
+    r"""`discretize_bilinear` by the linear solves of a dense state matrix; for tests.
 
     .. math::
         (I - \tfrac{\Delta}{2} A)\, [\bar A, \bar B] = [I + \tfrac{\Delta}{2} A,\ \Delta B],
@@ -136,8 +134,9 @@ def discretize_bilinear_ref(
         0.3333 0.3333
     """
     Lambda, Delta = _broadcast("discretize_bilinear_ref", Lambda, Delta)
-    I = jnp.eye(Lambda.shape[-1], dtype=Lambda.dtype)
-    half = (Lambda * Delta / 2)[..., None] * I
+    half = (Lambda * Delta / 2)[..., None]
+    I = with_axes(jnp.eye(Lambda.shape[-1], dtype=Lambda.dtype), half)
+    half = half * I
     right = jnp.concatenate([I + half, Delta[..., None]], axis=-1)
     solution = jnp.linalg.solve(I - half, right)
     return jnp.diagonal(solution, axis1=-2, axis2=-1), solution[..., -1]
@@ -146,20 +145,21 @@ def discretize_bilinear_ref(
 @jax.custom_jvp
 @default_promotion
 def phi1(z: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-    r"""First exponential integrator function, accurate everywhere.
+    r"""First exponential integrator function, accurate everywhere, with an accurate derivative.
 
     .. math:: \varphi_1(z) = \frac{e^z - 1}{z} = \sum_{k \ge 0} \frac{z^k}{(k+1)!}
 
-    Near zero it is summed as a series, and its derivative has a series of its own: the derivative
-    of ``expm1(z) / z`` has relative error 0.5 at :math:`|z| = 10^{-6}` in float32, and is NaN at
-    zero.
+    Near zero the function is summed as a series, and its derivative has a series of its own. The
+    naive derivative of ``expm1(z) / z`` has a relative error of 0.5 at :math:`|z| = 10^{-6}` in
+    float32, and is NaN at zero.
 
     Args:
         z: real or complex, shape ``(*shape)``.
 
     Returns:
-        The values, same shape and dtype. In float32, for :math:`\operatorname{Re} z \le 0`,
-        :math:`|z| \le 8`: relative error at most 4e-7, of the derivative 1e-6.
+        The values, same shape and dtype. In float32, for :math:`\operatorname{Re} z \le 0` and
+        :math:`|z| \le 8`, their relative error is at most 4e-7, and the relative error of the
+        derivative at most 1e-6.
 
     Example:
         >>> import jax
@@ -172,7 +172,7 @@ def phi1(z: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
     References:
         Hochbruck and Ostermann, "Exponential integrators", Acta Numerica 19, 2010.
     """
-    is_near, near, far = _split(z, 0.5)
+    is_near, near, far = _near_and_far(z, 0.5)
     series = _polynomial([1 / factorial(k + 1) for k in range(9 if _is_single(z) else 15)], near)
     return jnp.where(is_near, series, jnp.expm1(far) / far)
 
@@ -182,17 +182,17 @@ def phi1(z: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
 def _phi1_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (z_dot,) = primals, tangents
     phi = phi1(z)
-    is_near, near, far = _split(z, 1.0)
+    is_near, near, far = _near_and_far(z, 1.0)
     terms = range(1, 13 if _is_single(z) else 21)
     series = _polynomial([k / factorial(k + 1) for k in terms], near)
     derivative = jnp.where(is_near, series, (jnp.exp(z) - phi) / far)
     return phi, derivative * z_dot
 
 
-def _split(
+def _near_and_far(
     z: Inexact[Array, "*shape"], radius: float
 ) -> tuple[Bool[Array, "*shape"], Inexact[Array, "*shape"], Inexact[Array, "*shape"]]:
-    """Arguments of the series and of the closed form, each harmless where the other is used."""
+    """Where |z| is small, and finite arguments of the series and of the closed form."""
     is_near = jnp.abs(jnp.real(z)) + jnp.abs(jnp.imag(z)) < radius
     return (
         is_near,

@@ -1,4 +1,4 @@
-"""Kernels of DLR and DSS: sums of complex exponentials, made real in one of four ways."""
+"""Kernels of DLR and DSS: sums of complex exponentials, reduced to real numbers in four ways."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._vandermonde import vandermonde, vandermonde_ref
 
 KernelToReal = Literal["real", "imag", "sum", "prod"]
@@ -27,8 +27,8 @@ def dlr_kernel(
 
     .. math:: K_l = f\Big( \sum_n W_n e^{z_n l} \Big), \qquad l = 0, \dots, L - 1
 
-    where f takes the real part, the imaginary part, their sum or their product. All but the product
-    are one `vandermonde`, whose accuracy at large phases they inherit; the product is two.
+    where f takes the real part, the imaginary part, their sum or their product. The first three
+    cost one `vandermonde` and inherit its accuracy at large phases. The product costs two.
 
     Args:
         W: weights, ``(*batch, H, N)``.
@@ -51,8 +51,7 @@ def dlr_kernel(
         [0. 1. 0. 1.]
 
     References:
-        Gupta, Mehta and Berant, "Simplifying and Understanding State Space Models with Diagonal
-        Linear RNNs", 2022, https://arxiv.org/abs/2212.00768.
+        Gupta et al., "Diagonal Linear RNNs" (DLR), 2022, https://arxiv.org/abs/2212.00768.
     """
     check_choice("dlr_kernel", "kernel_to_real", kernel_to_real, get_args(KernelToReal))
     return _made_real(lambda c: vandermonde(c, z, L), W, kernel_to_real)
@@ -76,9 +75,8 @@ def dlr_kernel_ref(
         [1. 1. 1. 1.]
     """
     check_choice("dlr_kernel_ref", "kernel_to_real", kernel_to_real, get_args(KernelToReal))
-    # Re(-i c) is Im c, so two sums of real parts are the complex one.
-    re, im = (vandermonde_ref(c, z, L) for c in (W, -1j * W))
-    return {"real": re, "imag": im, "sum": re + im, "prod": re * im}[kernel_to_real]
+    # Re(-i c) is Im c.
+    return _combined(*(vandermonde_ref(c, z, L) for c in (W, -1j * W)), kernel_to_real)
 
 
 @default_promotion
@@ -87,14 +85,14 @@ def dlr_modes(
     z: Complex[Array, " N"] | Complex[Array, "H N"],
     kernel_to_real: KernelToReal,
 ) -> tuple[Complex[Array, "H P"], Complex[Array, " P"] | Complex[Array, "H P"]]:
-    r"""The kernel of `dlr_kernel` as the real part of a plain sum, which a recurrence can run.
+    r"""Weights and exponents of a diagonal recurrence with the kernel of `dlr_kernel`.
 
     .. math::
         K_l = \operatorname{Re} \sum_p w_p e^{v_p l}, \qquad
         \operatorname{Re} k \operatorname{Im} k = \operatorname{Re} (-\tfrac{i}{2} k^2)
 
-    Hence the product of real and imaginary part has :math:`P = N^2` modes, with
-    :math:`v_{nm} = z_n + z_m`; otherwise P = N.
+    By the second identity the product of real and imaginary part has :math:`P = N^2` modes, with
+    :math:`v_{nm} = z_n + z_m`. In the other cases P = N.
 
     Args:
         W: weights, ``(H, N)``.
@@ -113,6 +111,9 @@ def dlr_modes(
         >>> w, v = dlr_modes(jnp.ones((1, 3), complex), jnp.zeros((1, 3), complex), "prod")
         >>> w.shape, v.shape
         ((1, 9), (1, 9))
+
+    References:
+        Gupta et al., "Diagonal Linear RNNs" (DLR), 2022, https://arxiv.org/abs/2212.00768.
     """
     check_choice("dlr_modes", "kernel_to_real", kernel_to_real, get_args(KernelToReal))
     if kernel_to_real != "prod":
@@ -131,14 +132,14 @@ def dss_softmax_kernel(
     *,
     kernel_to_real: KernelToReal = "real",
 ) -> Float[Array, "*batch L H"]:
-    r"""Kernel of DSS-softmax, whose exponentials are normalised over the length of the kernel.
+    r"""Kernel of DSS-softmax, with exponentials normalised over the length of the kernel.
 
     .. math::
         K_l = f\Big( \sum_n \frac{W_n}{\Lambda_n} \frac{e^{z_n l}}{\sum_{r<L} e^{z_n r}} \Big),
         \qquad z = \Delta \Lambda
 
     with f as in `dlr_kernel` and :math:`1/q` regularised to :math:`\bar q / (|q|^2 + 10^{-7})`.
-    Modes that grow are written with their last term as the unit, so that nothing overflows.
+    Growing modes are scaled by their last term, so that nothing overflows.
 
     Args:
         W: weights, ``(*batch, H, N)``.
@@ -163,8 +164,7 @@ def dss_softmax_kernel(
         [1. 2. 4.]
 
     References:
-        Gupta, Gu and Berant, "Diagonal State Spaces are as Effective as Structured State Spaces",
-        2022, https://arxiv.org/abs/2203.14343.
+        Gupta et al., "Diagonal State Spaces" (DSS), 2022, https://arxiv.org/abs/2203.14343.
     """
     where = "dss_softmax_kernel"
     check_choice(where, "kernel_to_real", kernel_to_real, get_args(KernelToReal))
@@ -199,29 +199,33 @@ def dss_softmax_kernel_ref(
     where = "dss_softmax_kernel_ref"
     check_choice(where, "kernel_to_real", kernel_to_real, get_args(KernelToReal))
     growing, z, w = _softmax_weights(where, W, Lambda, Delta, L)
-    lag = jnp.arange(L)[:, None, None]
-    K = (w[..., None, :, :] * jnp.exp(z * jnp.where(growing, L - 1 - lag, lag))).sum(-1)
-    re, im = K.real, K.imag
-    return {"real": re, "imag": im, "sum": re + im, "prod": re * im}[kernel_to_real]
+    lag, w = jnp.arange(L)[:, None, None], w[..., None, :, :]
+    table = jnp.exp(z[None] * jnp.where(growing, L - 1 - lag, lag))
+    K = (w * with_axes(table, w)).sum(-1)
+    return _combined(K.real, K.imag, kernel_to_real)
 
 
 def _softmax_weights(
     where: str, W: Array, Lambda: Array, Delta: Array, L: int
 ) -> tuple[Array, Array, Array]:
-    """Which modes grow; exponents, decaying for all; weights with the sums over time in them."""
+    """Mask of the growing modes, decaying exponents of all modes, and normalised weights."""
     if W.ndim < 2 or Delta.shape != W.shape[-2:-1] or Lambda.shape != W.shape[-1:] or L < 1:
         raise ValueError(
             f"{where}: `W` must have shape (*batch, H, N), `Lambda` (N,), `Delta` (H,), and `L` "
             f"must be at least 1; got {W.shape}, {Lambda.shape}, {Delta.shape} and {L}."
         )
     growing = Lambda.real > 0
-    z = Delta[:, None] * jnp.where(growing, -Lambda, Lambda)
-    q = jnp.expm1(z * L) * Lambda
-    return growing, z, W * jnp.expm1(z) * q.conj() / (q.real**2 + q.imag**2 + 1e-7)
+    z = Delta[:, None] * jnp.where(growing, -Lambda, Lambda)[None]
+    change, q = (with_axes(v, W) for v in (jnp.expm1(z), jnp.expm1(z * L) * Lambda[None]))
+    return growing, z, W * change * q.conj() / (q.real**2 + q.imag**2 + 1e-7)
 
 
 def _made_real(weighted_sum: Callable[[Array], Array], W: Array, kernel_to_real: str) -> Array:
-    """Combines real parts of a sum that is linear in its weights."""
+    """The kernel, from a function that returns the real part of the sum with given weights."""
     if kernel_to_real == "prod":
         return weighted_sum(W) * weighted_sum(-1j * W)
     return weighted_sum(_FACTORS[kernel_to_real] * W)
+
+
+def _combined(re: Array, im: Array, kernel_to_real: str) -> Array:
+    return {"real": re, "imag": im, "sum": re + im, "prod": re * im}[kernel_to_real]

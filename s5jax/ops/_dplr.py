@@ -1,7 +1,7 @@
 r"""Systems whose state matrix is diagonal plus low rank (DPLR), the form of S4.
 
-The state matrix is :math:`A = \Lambda - P P^*` on conjugate pairs of states. One of each pair is
-kept, so that :math:`P^* x` means :math:`2 \operatorname{Re} \sum_n \bar P_n x_n`.
+The state matrix is :math:`A = \Lambda - P P^*` on conjugate pairs of states. Only one state of each
+pair is stored, so :math:`P^* x` means :math:`2 \operatorname{Re} \sum_n \bar P_n x_n`.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from s5jax._errors import check_choice
-from s5jax._promotion import default_promotion
+from s5jax._errors import check_choice, check_positive
+from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._tables import free_response, highest, last_state
 
-KernelBackend = Literal["auto", "two_table", "cauchy"]
+KernelAlgorithm = Literal["auto", "two_table", "cauchy"]
 
 
 class DPLR(NamedTuple):
-    r"""A discrete system; the leading axes are those of its step sizes.
+    r"""A discrete DPLR system; its leading axes are the axes of the step sizes.
 
     .. math:: x_k = x_{k-1} + d \odot x_{k-1} + U \operatorname{Re}(V x_{k-1}) + \bar B u_k
 
-    The identity is kept apart: rounding :math:`\bar A` would cost all digits of a slow mode.
+    The identity is kept apart: rounding :math:`\bar A` would cost a slow mode all its digits.
     """
 
     d: Complex[Array, "*batch H M"]
@@ -48,8 +48,8 @@ def discretize_dplr(
                = I + \Delta (e \Lambda - 2\, e p\, g^{-1} p^\top e), \qquad
         e = \frac{1}{1 - \Delta \Lambda / 2}, \quad g = I + \Delta\, p^\top e p
 
-    with :math:`p = [\operatorname{Re} P; \operatorname{Im} P]` and :math:`e, \Lambda` as real
-    matrices on real and imaginary parts. A step costs O(N).
+    with :math:`p = [\operatorname{Re} P; \operatorname{Im} P]`, and with :math:`e, \Lambda` as real
+    matrices that act on real and imaginary parts. A step costs O(N).
 
     Args:
         Lambda: diagonal part, ``(H, M)``.
@@ -58,7 +58,7 @@ def discretize_dplr(
         Delta: positive step sizes, ``(*batch, H)``.
 
     Returns:
-        The discrete system; leading axes are those of ``Delta``.
+        The discrete system, with the leading axes of ``Delta``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,16 +69,15 @@ def discretize_dplr(
         [[0.6]] [[0.4]]
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396, appendix C.2.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396,
+        appendix C.2.
     """
     t = Delta[..., None]
+    Lambda, B, P = with_axes(Lambda, t), with_axes(B, t), with_axes(P, t[..., None])
     e = 1 / (1 - t * Lambda / 2)
     V = P.conj() * e[..., None, :]
-    g = (
-        jnp.eye(P.shape[-2], dtype=t.dtype)
-        + t[..., None] * highest("...am,...bm->...ab", V, P).real
-    )
+    change = t[..., None] * highest("...am,...bm->...ab", V, P).real
+    g = with_axes(jnp.eye(P.shape[-2], dtype=t.dtype), change) + change
     U = -2 * t[..., None] * _solve_right(e[..., None] * jnp.swapaxes(P, -1, -2), g)
     B_bar = t * e * B + t / 2 * _low_rank(U, V, B)
     return DPLR(t * e * Lambda, U, V, B_bar)
@@ -88,7 +87,9 @@ def discretize_dplr(
 def dplr_step(
     system: DPLR, x: Complex[Array, "*batch H M"], u: Float[Array, "*batch H"]
 ) -> Complex[Array, "*batch H M"]:
-    """One step of a discrete DPLR system in O(N): the next state.
+    r"""Advances a discrete DPLR system by one step, in O(N).
+
+    .. math:: x' = \bar A x + \bar B u
 
     Args:
         system: from `discretize_dplr`.
@@ -105,13 +106,16 @@ def dplr_step(
         >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
         >>> print(dplr_step(system, one, jnp.array([0.5])).real)
         [[0.8]]
+
+    References:
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
-    return x + dplr_change(system, x) + system.B_bar * u[..., None]
+    return x + dplr_change(system, x) + with_axes(system.B_bar, x) * u[..., None]
 
 
 def dplr_change(system: DPLR, x: Complex[Array, "*batch H M"]) -> Complex[Array, "*batch H M"]:
-    r"""What a step without input adds to the state, :math:`(\bar A - I) x`."""
-    return system.d * x + _low_rank(system.U, system.V, x)
+    r"""Change of the state in a step without input, :math:`(\bar A - I) x`."""
+    return with_axes(system.d, x) * x + _low_rank(system.U, system.V, x)
 
 
 @default_promotion
@@ -123,20 +127,22 @@ def dplr_kernel(
     Delta: Float[Array, " H"],
     L: int,
     *,
-    backend: KernelBackend = "auto",
+    algorithm: KernelAlgorithm = "auto",
 ) -> Float[Array, "*batch L H"]:
     r"""Kernel of S4 under the bilinear rule.
 
     .. math:: K_l = 2 \operatorname{Re}(C \bar A^l \bar B), \qquad l = 0, \dots, L - 1
 
     ``"two_table"`` forms :math:`K_{aT+b} = (C \bar A^{aT})(\bar A^b \bar B)` from dense real powers
-    of :math:`\bar A`, a contraction, which are doubled as :math:`M \leftarrow 2 M + M^2` with
-    :math:`M = \bar A - I`. ``"cauchy"`` is the published algorithm: the generating function at the
-    L-th roots of unity through Cauchy sums and the Woodbury identity, and an inverse FFT. It is
-    about three times more accurate and ten times slower, and needs Re Lambda < 0. Modes that have
-    hardly decayed after L steps, such as the slowest of the Fourier measure, cost its gradients
-    their digits in float32: those in Im Lambda were wrong by several times their size, where
-    ``"two_table"`` had errors of 3e-7.
+    of the contraction :math:`\bar A`. The powers are doubled as :math:`M \leftarrow 2 M + M^2` with
+    :math:`M = \bar A - I`.
+
+    ``"cauchy"`` is the published algorithm. It samples the generating function at the L-th roots of
+    unity, through Cauchy sums and the Woodbury identity, and applies an inverse FFT. Its kernels
+    are about three times more accurate, but it is much slower and needs Re Lambda < 0. Its
+    gradients lose their digits in float32 if modes have hardly decayed after L steps, such as the
+    slowest modes of the Fourier measure. Gradients in Im Lambda were then wrong by several times
+    their size, while ``"two_table"`` had errors of 3e-7.
 
     Args:
         Lambda: diagonal part of the state matrix, ``(H, M)``.
@@ -145,13 +151,13 @@ def dplr_kernel(
         C: output vectors, ``(*batch, H, M)``.
         Delta: positive step sizes, ``(H,)``.
         L: number of lags.
-        backend: ``"two_table"``, ``"cauchy"`` or ``"auto"``, which is ``"two_table"``.
+        algorithm: ``"two_table"``, ``"cauchy"`` or ``"auto"``, which is ``"two_table"``.
 
     Returns:
         Kernels, ``(*batch, L, H)``.
 
     Raises:
-        ValueError: if ``backend`` is unknown or ``L`` is not positive.
+        ValueError: if ``algorithm`` is unknown or ``L`` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -161,12 +167,11 @@ def dplr_kernel(
         [ 3.   -1.5   0.75]
 
     References:
-        Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
-        https://arxiv.org/abs/2111.00396.
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
-    check_choice("dplr_kernel", "backend", backend, get_args(KernelBackend))
-    _check_length("dplr_kernel", L)
-    if backend == "cauchy":
+    check_choice("dplr_kernel", "algorithm", algorithm, get_args(KernelAlgorithm))
+    check_positive("dplr_kernel", L=L)
+    if algorithm == "cauchy":
         return _cauchy_kernel(Lambda, P, B, C, Delta, L)
     system = discretize_dplr(Lambda, P, B, Delta)
     return dplr_response(system, C, system.B_bar, L)
@@ -181,7 +186,7 @@ def dplr_kernel_ref(
     Delta: Float[Array, " H"],
     L: int,
 ) -> Float[Array, "*batch L H"]:
-    """`dplr_kernel` with dense matrices on all states, conjugates included, by powers; for tests.
+    """`dplr_kernel` by powers of dense matrices on all states, conjugates included; for tests.
 
     Example:
         >>> import jax.numpy as jnp
@@ -190,32 +195,33 @@ def dplr_kernel_ref(
         >>> print(dplr_kernel_ref(-one, 0 * one[None], one, one, jnp.array([6.0]), 3)[:, 0])
         [ 3.   -1.5   0.75]
     """
-    _check_length("dplr_kernel_ref", L)
+    check_positive("dplr_kernel_ref", L=L)
     Lambda, P, B, C = (jnp.concatenate([v, v.conj()], -1) for v in (Lambda, P, B, C))
-    I, t = jnp.eye(Lambda.shape[-1]), Delta[:, None, None]
+    I, t = jnp.eye(Lambda.shape[-1])[None], Delta[:, None, None]
     A = Lambda[..., None] * I - jnp.swapaxes(P, -1, -2) @ P.conj()
     A_bar = jnp.linalg.solve(I - t / 2 * A, I + t / 2 * A)
     x, K = jnp.linalg.solve(I - t / 2 * A, t * B[..., None])[..., 0], []
     for _ in range(L):
-        K.append((C * x).sum(-1).real)
+        K.append((C * with_axes(x, C)).sum(-1).real)
         x = (A_bar @ x[..., None])[..., 0]
     return jnp.stack(K, -2)
 
 
 @default_promotion
 def dplr_response(
-    system: DPLR, C: Complex[Array, "*batch H M"], x: Complex[Array, "*batch H M"], L: int
+    system: DPLR, C: Complex[Array, "*#batch H M"], x: Complex[Array, "*#batch H M"], L: int
 ) -> Float[Array, "*batch L H"]:
-    r"""Outputs of a discrete DPLR system from a state on, without inputs.
+    r"""Free response of a discrete DPLR system: its outputs without inputs.
 
     .. math:: y_l = 2 \operatorname{Re}(C \bar A^l x), \qquad l = 0, \dots, L - 1
 
-    By the two-table product of `dplr_kernel`, which is the case :math:`x = \bar B`.
+    The outputs come from the two-table product of `dplr_kernel`, which is the special case
+    :math:`x = \bar B`.
 
     Args:
         system: from `discretize_dplr`, with steps of shape ``(H,)``.
         C: output vectors, ``(*batch, H, M)``.
-        x: first states, ``(*batch, H, M)``; its leading axes broadcast with those of ``C``.
+        x: first states, ``(*batch, H, M)``; their leading axes broadcast with ``C``.
         L: number of outputs.
 
     Returns:
@@ -228,6 +234,9 @@ def dplr_response(
         >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
         >>> print(dplr_response(system, one, one, 3)[:, 0])
         [2.   1.2  0.72]
+
+    References:
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     return free_response(_powers(system), _real(2 * C.conj()), _real(x), L)
 
@@ -236,7 +245,7 @@ def dplr_response(
 def dplr_state(
     system: DPLR, u: Float[Array, "*batch L H"], x0: Complex[Array, "*batch H M"]
 ) -> Complex[Array, "*batch H M"]:
-    r"""The last state of a discrete DPLR system, without those before.
+    r"""Last state of a discrete DPLR system, without the earlier states.
 
     .. math:: x = \bar A^L x_0 + \sum_{l=0}^{L-1} \bar A^{L-1-l} \bar B u_l
 
@@ -255,13 +264,16 @@ def dplr_state(
         >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([0.5]))
         >>> print(dplr_state(system, jnp.ones((2, 1)), one).real)
         [[1.]]
+
+    References:
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     return _complex(last_state(_powers(system), _real(system.B_bar), u, _real(x0)))
 
 
 @default_promotion
 def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
-    """Tables for `chunked_conv` with the kernel that `dplr_kernel` forms.
+    """Builds the tables of `chunked_conv` for the kernel of `dplr_kernel`.
 
     Args:
         system: from `discretize_dplr`, with steps of shape ``(H,)``.
@@ -269,7 +281,7 @@ def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
         T: length of a chunk, a power of two.
 
     Returns:
-        The tables, of 2 M real states.
+        The tables, with 2 M real states.
 
     Raises:
         ValueError: if ``T`` is not a power of two.
@@ -281,6 +293,9 @@ def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
         >>> system = discretize_dplr(-one, 0 * one[None], one, jnp.array([6.0]))
         >>> print(dplr_chunks(system, one, 4).taps)
         [[ 3.    -1.5    0.75  -0.375]]
+
+    References:
+        Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
     row, B_bar = _real(2 * C.conj()), _real(system.B_bar)
     after = row + highest("hi,hij->hj", row, dense_change(system))
@@ -289,7 +304,7 @@ def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
 
 
 def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L: int) -> Array:
-    r"""The kernel through its generating function, truncated to L lags.
+    r"""The kernel from its generating function, truncated to L lags.
 
     Numerator and denominator of :math:`\frac{2}{1 + w}` and :math:`\frac{1}{z - \Delta\Lambda}`
     at :math:`w = e^{-i \theta}, z = 2 \frac{1 - w}{1 + w}` are multiplied by
@@ -298,28 +313,31 @@ def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L:
     half = np.pi * np.arange(L // 2 + 1) / L
     sine, cosine = (jnp.asarray(v, Delta.dtype) for v in (np.sin(half), np.cos(half)))
     C = _truncated(discretize_dplr(Lambda, P, B, Delta), C, L)
-    z = Delta[:, None, None] * Lambda[..., None] * cosine
-    above, below = 1 / (2j * sine - z), 1 / (2j * sine - z.conj())
+    z = Delta[:, None, None] * Lambda[..., None] * cosine[None, None]
+    node = 2j * sine[None, None]
+    above, below = 1 / (node - z), 1 / (node - z.conj())
 
     def cauchy(x: Array, y: Array) -> Array:
-        v = Delta[:, None] * x * y
+        v = with_axes(Delta[:, None], x) * x * y
         return highest("...hm,hmj->...hj", v, above) + highest("...hm,hmj->...hj", v.conj(), below)
 
-    # Pairs of vectors, with the rank as the first axis.
+    # The vectors of all pairs, with the rank as the first axis.
     C, P = C[None], jnp.moveaxis(P, -2, 0)
     P_all = P.reshape(len(P), *(1,) * (C.ndim - P.ndim), *P.shape[1:])
-    BC, BQ, PC = cauchy(B, C)[0], cauchy(B, P.conj()), cauchy(P_all, C)
-    G = jnp.moveaxis(cauchy(P[:, None], P.conj()), (0, 1), (-2, -1))
-    inner = jnp.eye(len(P), dtype=cosine.dtype) + cosine[:, None, None] * G
+    BC, BQ, PC = cauchy(with_axes(B, C), C)[0], cauchy(B[None], P.conj()), cauchy(P_all, C)
+    G = jnp.moveaxis(cauchy(P[:, None], P[None].conj()), (0, 1), (-2, -1))
+    I = jnp.eye(len(P), dtype=cosine.dtype)
+    inner = I[None, None] + cosine[None, :, None, None] * G
     row = _solve_right(jnp.moveaxis(BQ, 0, -1)[..., None, :], inner)[..., 0, :]
+    cosine, sine = with_axes(cosine, BC), with_axes(sine, BC)
     spectrum = jax.lax.complex(cosine, sine) * (BC - cosine * highest("hjr,r...hj->...hj", row, PC))
     return jnp.moveaxis(jnp.fft.irfft(spectrum, L, axis=-1), -1, -2)
 
 
 def _truncated(system: DPLR, C: Array, L: int) -> Array:
-    r""":math:`C (I - \bar A^L)`: the outputs whose infinite kernel is cut off at L.
+    r"""Output vectors :math:`C (I - \bar A^L)`, whose infinite kernel ends after L lags.
 
-    The difference itself is carried through the powers; it is small where little has decayed.
+    The powers carry the difference itself, which is small where little has decayed.
     """
     row, powers = _real(2 * C.conj()), _powers(system)
     change = jnp.zeros_like(row)
@@ -332,17 +350,17 @@ def _truncated(system: DPLR, C: Array, L: int) -> Array:
 
 
 def dense_change(system: DPLR) -> Float[Array, "H N N"]:
-    r""":math:`\bar A - I` as a matrix on real and imaginary parts."""
-    re, im = (
-        v[..., None] * jnp.eye(v.shape[-1], dtype=v.dtype) for v in (system.d.real, system.d.imag)
-    )
+    r"""Matrix :math:`\bar A - I` on real and imaginary parts."""
+    d = system.d[..., None]
+    I = with_axes(jnp.eye(d.shape[-2], dtype=d.real.dtype), d)
+    re, im = d.real * I, d.imag * I
     diagonal = jnp.concatenate([jnp.concatenate([re, -im], -1), jnp.concatenate([im, re], -1)], -2)
     U = jnp.concatenate([system.U.real, system.U.imag], -2)
     return diagonal + highest("...ir,...rj->...ij", U, _real(system.V.conj()))
 
 
 def _powers(system: DPLR) -> Iterator[Float[Array, "H N N"]]:
-    r""":math:`\bar A^{2^k} - I` for :math:`k = 0, 1, \dots`, see `dense_change`."""
+    r"""Yields :math:`\bar A^{2^k} - I` for :math:`k = 0, 1, \dots`; see `dense_change`."""
     M = dense_change(system)
     while True:
         yield M
@@ -354,7 +372,7 @@ def _low_rank(U: Array, V: Array, x: Array) -> Array:
 
 
 def _solve_right(X: Array, g: Array) -> Array:
-    r""":math:`X g^{-1}` for a small square g."""
+    r"""Solution :math:`X g^{-1}` for a small square g."""
     if g.shape[-1] == 1:
         return X / g
     solution = jnp.linalg.solve(jnp.swapaxes(g, -1, -2).astype(X.dtype), jnp.swapaxes(X, -1, -2))
@@ -367,8 +385,3 @@ def _real(x: Complex[Array, "*shape M"]) -> Float[Array, "*shape N"]:
 
 def _complex(x: Float[Array, "*shape N"]) -> Complex[Array, "*shape M"]:
     return jax.lax.complex(*jnp.split(x, 2, -1))
-
-
-def _check_length(where: str, L: int) -> None:
-    if L < 1:
-        raise ValueError(f"{where}: `L` must be at least 1; got {L}.")

@@ -1,4 +1,4 @@
-r"""HOPE: rational transfer functions in powers of one all-pass section.
+r"""HOPE: transfer functions that are sums of powers of one all-pass section.
 
 With the warp :math:`\varphi` of the unit circle onto itself,
 
@@ -7,7 +7,7 @@ With the warp :math:`\varphi` of the unit circle onto itself,
     \varphi(z) = \frac{(1 + \Delta) z + \Delta - 1}{(\Delta - 1) z + \Delta + 1}, \qquad
     \frac{1}{\varphi(z)} = \frac{z^{-1} - a}{1 - a z^{-1}}, \quad a = \frac{1 - \Delta}{1 + \Delta}.
 
-:math:`|a| < 1` for every :math:`\Delta > 0`, so each power is causal and stable.
+For every :math:`\Delta > 0`, :math:`|a| < 1`, so each power is causal and stable.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from s5jax._promotion import default_promotion
+from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._convolution import fft_conv_ref
 from s5jax.ops._scan import linear_scan
-from s5jax.ops._tables import free_response, highest, last_state, lower_toeplitz
-from s5jax.ops._vandermonde import _exponentials, block_length
+from s5jax.ops._tables import block_length, free_response, highest, last_state, lower_toeplitz
+from s5jax.ops._vandermonde import _exponentials
 
 
 @default_promotion
 def hope_transfer_function(
-    h: Inexact[Array, "*batch H N"],
-    Delta: Float[Array, "*batch H"],
+    h: Inexact[Array, "*#batch H N"],
+    Delta: Float[Array, "*#batch H"],
     theta: Float[Array, " J"],
 ) -> Complex[Array, "*batch J H"]:
     r"""Samples the transfer function of HOPE on the unit circle.
@@ -36,12 +37,12 @@ def hope_transfer_function(
         G(e^{i \theta_j}) = \sum_{k=1}^n h_k e^{-i k \psi_j}, \qquad
         \psi_j = 2 \arctan\!\Big( \frac{1}{\Delta} \tan \frac{\theta_j}{2} \Big)
 
-    The warped angles :math:`\psi` are not equally spaced and differ by feature, so this is no FFT:
-    the powers come from two tables of about :math:`\sqrt n` exponentials a node.
+    The warped angles :math:`\psi` are not equally spaced and differ between features, so an FFT
+    does not apply. The powers come from two tables of about :math:`\sqrt n` exponentials per angle.
 
     Args:
         h: Markov parameters, ``(*batch, H, n)``, real or complex.
-        Delta: positive warps, ``(*batch, H)``; leading axes broadcast with those of ``h``.
+        Delta: positive warps, ``(*batch, H)``; leading axes broadcast with ``h``.
         theta: angles, ``(J,)``; float32 loses digits outside :math:`[-\pi, \pi]`.
 
     Returns:
@@ -58,28 +59,29 @@ def hope_transfer_function(
         [ 1.5 -0.5]
 
     References:
-        Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
-        Models", 2024, https://arxiv.org/abs/2405.13975.
+        Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_warp("hope_transfer_function", h, Delta)
     warp, n = Delta[..., None], h.shape[-1]
-    psi = 2 * jnp.arctan2(jnp.sin(theta / 2), warp * jnp.cos(theta / 2))
+    half = with_axes(theta / 2, warp)
+    psi = 2 * jnp.arctan2(jnp.sin(half), warp * jnp.cos(half))
     z = jax.lax.complex(jnp.zeros_like(psi), -psi)
     T = block_length(n)
     left, right = _exponentials(z, T, -(-n // T)), _exponentials(z, 1, T + 1)[..., 1:]
     h = jnp.pad(h, [(0, 0)] * (h.ndim - 1) + [(0, -n % T)])
     h = h.reshape(*h.shape[:-1], -1, T).astype(z.dtype)
-    G = (left * highest("...hab,...hjb->...hja", h, right)).sum(-1)
+    blocks = highest("...hab,...hjb->...hja", h, right)
+    G = (with_axes(left, blocks) * blocks).sum(-1)
     return jnp.moveaxis(G, -1, -2)
 
 
 @default_promotion
 def hope_transfer_function_ref(
-    h: Inexact[Array, "*batch H N"],
-    Delta: Float[Array, "*batch H"],
+    h: Inexact[Array, "*#batch H N"],
+    Delta: Float[Array, "*#batch H"],
     theta: Float[Array, " J"],
 ) -> Complex[Array, "*batch J H"]:
-    """`hope_transfer_function` by its definition, with the published form of the warp; for tests.
+    """`hope_transfer_function` by its definition, in the published form of the warp; for tests.
 
     Example:
         >>> import jax.numpy as jnp
@@ -89,7 +91,8 @@ def hope_transfer_function_ref(
         [1.5]
     """
     _check_warp("hope_transfer_function_ref", h, Delta)
-    z, Delta = jnp.exp(1j * theta)[:, None], Delta[..., None, :]
+    Delta = with_axes(Delta, h[..., 0])[..., None, :]
+    z, h = with_axes(jnp.exp(1j * theta)[:, None], Delta), with_axes(h, Delta)
     w = ((1 + Delta) * z + Delta - 1) / ((Delta - 1) * z + Delta + 1)
     terms = [h[..., None, :, k] * w ** -(k + 1) for k in range(h.shape[-1])]
     return jnp.stack(terms).sum(0)
@@ -99,21 +102,23 @@ def hope_transfer_function_ref(
 def hope_kernel(
     h: Float[Array, "*batch H N"], Delta: Float[Array, " H"], L: int
 ) -> Float[Array, "*batch L H"]:
-    r"""The first lags of HOPE's impulse response, exactly.
+    r"""First L lags of HOPE's impulse response, without aliasing.
 
     .. math:: \sum_{t \ge 0} K_t z^{-t} = \sum_{k=1}^n h_k\, \varphi(z)^{-k}
 
-    Samples of the right side on the unit circle would return the sum of :math:`K` over all lags
-    that are equal modulo their number, and K decays like :math:`e^{-2 \Delta t}` only. This is the
-    response of the state space of `hope_step`: :math:`K_0 = d` and :math:`K_t = C A^{t-1} B`, with
+    An inverse FFT of samples of the right side would alias: it returns the sum of :math:`K` over
+    all lags that are equal modulo the number of samples, and K decays only like
+    :math:`e^{-2 \Delta t}`. This function evaluates the impulse response of the state space of
+    `hope_step` instead, :math:`K_0 = d` and :math:`K_t = C A^{t-1} B`, with
 
     .. math::
         A = (I + a S)^{-1} (a I + S), \qquad B_j = s (-a)^{j-1}, \qquad
         C_j = s \sum_{k \ge j} h_k (-a)^{k-j}, \qquad d = \sum_k h_k (-a)^k,
 
-    S the down-shift and :math:`s^2 = 1 - a^2`. A is a Toeplitz matrix and a contraction, with one
-    eigenvalue n times and one eigenvector, so it is powered by squaring and not diagonalised; a
-    square costs n^2. K is a product of two tables of about :math:`\sqrt L` vectors.
+    where S is the down-shift and :math:`s^2 = 1 - a^2`. A is a Toeplitz matrix and a contraction.
+    It has one n-fold eigenvalue with a single eigenvector, so it cannot be diagonalised, and its
+    powers come from squaring. A square costs n^2, because A is Toeplitz. K is the product of two
+    tables of about :math:`\sqrt L` vectors.
 
     Args:
         h: Markov parameters, ``(*batch, H, n)``.
@@ -134,10 +139,9 @@ def hope_kernel(
         [0. 3. 2. 1. 0.]
 
     References:
-        Yu, Mahoney and Erichson, "HOPE for a Robust Parameterization of Long-memory State Space
-        Models", 2024, https://arxiv.org/abs/2405.13975.
+        Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
-    _check_kernel("hope_kernel", h, Delta, L)
+    _check_kernel("hope_kernel", h, Delta, L=L)
     A = _powers(Delta, h.shape[-1])
     C, d = _readout(h, Delta)
     later = free_response(A, C, _drive(Delta, h.shape[-1]), L)
@@ -148,7 +152,7 @@ def hope_kernel(
 def hope_kernel_ref(
     h: Float[Array, "*batch H N"], Delta: Float[Array, " H"], L: int
 ) -> Float[Array, "*batch L H"]:
-    """`hope_kernel` by repeated convolution with the response of one section; for tests.
+    """`hope_kernel` by repeated convolution with the impulse response of a section; for tests.
 
     Example:
         >>> import jax.numpy as jnp
@@ -157,13 +161,13 @@ def hope_kernel_ref(
         >>> print(hope_kernel_ref(h, jnp.array([1.0]), 5)[:, 0])
         [0. 3. 2. 1. 0.]
     """
-    _check_kernel("hope_kernel_ref", h, Delta, L)
-    a, t = (1 - Delta) / (1 + Delta), jnp.arange(L)[:, None]
+    _check_kernel("hope_kernel_ref", h, Delta, L=L)
+    a, t = ((1 - Delta) / (1 + Delta))[None], jnp.arange(L)[:, None]
     section = jnp.where(t == 0, -a, (1 - a**2) * a ** jnp.maximum(t - 1, 0))
-    power, K = section, h[..., None, :, 0] * section
+    power, K = section, h[..., None, :, 0] * with_axes(section, h)
     for k in range(1, h.shape[-1]):
         power = fft_conv_ref(power, section)
-        K = K + h[..., None, :, k] * power
+        K = K + h[..., None, :, k] * with_axes(power, h)
     return K
 
 
@@ -183,8 +187,8 @@ def hope_step(
 
     because :math:`\xi = \frac{s z^{-1}}{1 - a z^{-1}} v` and
     :math:`-a + \frac{s^2 z^{-1}}{1 - a z^{-1}} = \frac{z^{-1} - a}{1 - a z^{-1}}`. Section k takes
-    the output of section k - 1, the first one the input, so its own output is that of
-    :math:`\varphi^{-k}`:
+    the output of section k - 1, and the first section takes the input, so the output of section k
+    is :math:`\varphi^{-k} u`:
 
     .. math:: v_0 = u, \qquad v_k = -a v_{k-1} + s \xi_k, \qquad y = \sum_{k=1}^n h_k v_k.
 
@@ -213,28 +217,35 @@ def hope_step(
         >>> y, x = hope_step(h, jnp.array([1.0]), x, jnp.array([5.0]))
         >>> print(y, x)
         [23.] [[5. 1.]]
+
+    References:
+        Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_warp("hope_step", h, Delta)
     minus_a, s = _section(Delta)
-    v = linear_scan(minus_a, jnp.moveaxis(s[:, None] * x, -1, -2), u)
+    s, decay = (with_axes(v[:, None], x) for v in (s, 2 * Delta / (1 + Delta)))
+    v = linear_scan(minus_a, jnp.moveaxis(s * x, -1, -2), u)
     v = jnp.concatenate([u[..., None], jnp.moveaxis(v, -2, -1)], -1)
-    decay = (2 * Delta / (1 + Delta))[:, None]
-    return (h * v[..., 1:]).sum(-1), x + (s[:, None] * v[..., :-1] - decay * x)
+    return (with_axes(h, x) * v[..., 1:]).sum(-1), x + (s * v[..., :-1] - decay * x)
 
 
 @default_promotion
 def hope_response(
-    h: Float[Array, "*batch H N"],
+    h: Float[Array, "*#batch H N"],
     Delta: Float[Array, " H"],
-    x: Float[Array, "*batch H N"],
+    x: Float[Array, "*#batch H N"],
     L: int,
 ) -> Float[Array, "*batch L H"]:
-    r"""Outputs of HOPE from a state on, without inputs: :math:`C A^l x`, see `hope_kernel`.
+    r"""Free response of HOPE: its outputs without inputs.
+
+    .. math:: y_l = C A^l x, \qquad l = 0, \dots, L - 1
+
+    with the matrices of `hope_kernel`.
 
     Args:
         h: Markov parameters, ``(*batch, H, n)``.
         Delta: positive warps, ``(H,)``.
-        x: states, ``(*batch, H, n)``; leading axes broadcast with those of ``h``.
+        x: states, ``(*batch, H, n)``; leading axes broadcast with ``h``.
         L: number of outputs.
 
     Returns:
@@ -249,8 +260,11 @@ def hope_response(
         >>> h, x = jnp.array([[3.0, 2.0]]), jnp.array([[1.0, 10.0]])
         >>> print(hope_response(h, jnp.array([1.0]), x, 3)[:, 0])
         [23.  2.  0.]
+
+    References:
+        Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
-    _check_kernel("hope_response", h, Delta, L)
+    _check_kernel("hope_response", h, Delta, L=L)
     return free_response(_powers(Delta, h.shape[-1]), _readout(h, Delta)[0], x, L)
 
 
@@ -258,11 +272,11 @@ def hope_response(
 def hope_state(
     Delta: Float[Array, " H"], u: Float[Array, "*batch L H"], x0: Float[Array, "*batch H N"]
 ) -> Float[Array, "*batch H N"]:
-    r"""The last state of HOPE, without those before.
+    r"""Last state of HOPE, without the earlier states.
 
     .. math:: x = A^L x_0 + \sum_{l=0}^{L-1} A^{L-1-l} B u_l
 
-    with the matrices of `hope_kernel`; it does not depend on the Markov parameters.
+    with the matrices of `hope_kernel`. The state does not depend on the Markov parameters.
 
     Args:
         Delta: positive warps, ``(H,)``.
@@ -278,6 +292,9 @@ def hope_state(
         >>> x0 = jnp.array([[7.0, 8.0, 9.0]])
         >>> print(hope_state(jnp.array([1.0]), jnp.array([[1.0], [2.0]]), x0))
         [[2. 1. 7.]]
+
+    References:
+        Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     n = x0.shape[-1]
     return last_state(_powers(Delta, n), _drive(Delta, n), u, x0)
@@ -285,7 +302,7 @@ def hope_state(
 
 @default_promotion
 def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> ChunkTables:
-    """Tables for `chunked_conv` with the kernel that `hope_kernel` forms.
+    """Builds the tables of `chunked_conv` for the kernel of `hope_kernel`.
 
     Args:
         h: Markov parameters, ``(H, n)``.
@@ -293,7 +310,7 @@ def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> Ch
         T: length of a chunk, a power of two.
 
     Returns:
-        The tables, of n states.
+        The tables, with n real states.
 
     Raises:
         ValueError: if the shapes do not fit or ``T`` is not a power of two.
@@ -303,8 +320,11 @@ def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> Ch
         >>> from s5jax.ops import hope_chunks
         >>> print(hope_chunks(jnp.array([[3.0, 2.0]]), jnp.array([1.0]), 4).taps)
         [[0. 3. 2. 0.]]
+
+    References:
+        Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
-    _check_kernel("hope_chunks", h, Delta, T)
+    _check_kernel("hope_chunks", h, Delta, T=T)
     C, d = _readout(h, Delta)
     n = h.shape[-1]
     return dense_chunks("hope_chunks", _powers(Delta, n), _drive(Delta, n), C, d, T)
@@ -313,18 +333,18 @@ def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> Ch
 def hope_matrices(
     h: Float[Array, "H N"], Delta: Float[Array, " H"]
 ) -> tuple[Float[Array, "H N N"], Float[Array, "H N"], Float[Array, "H N"], Float[Array, " H"]]:
-    """The dense A, B, C and d of `hope_kernel`."""
+    """Dense matrices A, B, C and d of `hope_kernel`."""
     n = h.shape[-1]
-    return jnp.eye(n) + next(_powers(Delta, n)), _drive(Delta, n), *_readout(h, Delta)
+    return jnp.eye(n)[None] + next(_powers(Delta, n)), _drive(Delta, n), *_readout(h, Delta)
 
 
 def _section(Delta: Float[Array, " H"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-    """-a and s, the first row of a section."""
+    """Coefficients -a and s of a section."""
     return (Delta - 1) / (Delta + 1), 2 * jnp.sqrt(Delta) / (Delta + 1)
 
 
 def _drive(Delta: Float[Array, " H"], n: int) -> Float[Array, "H n"]:
-    """B: what an impulse leaves in the sections."""
+    """Input vector B, the state of the sections after an impulse."""
     minus_a, s = _section(Delta)
     impulse = jnp.zeros((n, len(s)), s.dtype).at[0].set(s)
     return linear_scan(minus_a, impulse).T
@@ -333,18 +353,19 @@ def _drive(Delta: Float[Array, " H"], n: int) -> Float[Array, "H n"]:
 def _readout(
     h: Float[Array, "*batch H N"], Delta: Float[Array, " H"]
 ) -> tuple[Float[Array, "*batch H N"], Float[Array, "*batch H"]]:
-    """C and d."""
+    """Output vector C and feedthrough d."""
     minus_a, s = _section(Delta)
     sums = jnp.moveaxis(linear_scan(minus_a, jnp.moveaxis(h, -1, -2), reverse=True), -2, -1)
-    return s[:, None] * sums, minus_a * sums[..., 0]
+    return with_axes(s[:, None], sums) * sums, with_axes(minus_a, sums[..., 0]) * sums[..., 0]
 
 
 def _powers(Delta: Float[Array, " H"], n: int) -> Iterator[Float[Array, "H n n"]]:
-    r""":math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
+    r"""Yields :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
 
-    All are polynomials in the down-shift, and :math:`M \leftarrow 2 M + M^2` keeps the digits of a
-    small :math:`\Delta`. A large one puts the eigenvalue near -1; there the first square is
-    :math:`(A - I)(A + I)`, both factors written in :math:`\Delta`, and has it near 1.
+    All of these matrices are polynomials in the down-shift. Squaring by
+    :math:`M \leftarrow 2 M + M^2` keeps the digits of a small :math:`\Delta`. A large
+    :math:`\Delta` puts the eigenvalue of A near -1. There the first square is formed as
+    :math:`(A - I)(A + I)`, with both factors written in :math:`\Delta`; its eigenvalue is near 1.
     """
     tail = _section(Delta)[1][:, None] * _drive(Delta, n)[:, :-1]
     below, above = (
@@ -365,16 +386,15 @@ def _powers(Delta: Float[Array, " H"], n: int) -> Iterator[Float[Array, "H n n"]
 def _check_warp(where: str, h: Array, Delta: Array) -> None:
     if h.ndim < 2 or Delta.ndim < 1 or Delta.shape[-1] != h.shape[-2]:
         raise ValueError(
-            f"{where}: `h` must have shape (*batch, H, n) and `Delta` one warp a feature; got "
+            f"{where}: `h` must have shape (*batch, H, n) and `Delta` one warp per feature; got "
             f"{h.shape} and {Delta.shape}."
         )
 
 
-def _check_kernel(where: str, h: Array, Delta: Array, L: int) -> None:
+def _check_kernel(where: str, h: Array, Delta: Array, **length: int) -> None:
     if h.ndim < 2 or Delta.shape != h.shape[-2:-1]:
         raise ValueError(
             f"{where}: `h` must have shape (*batch, H, n) and `Delta` shape (H,); got {h.shape} "
             f"and {Delta.shape}."
         )
-    if L < 1:
-        raise ValueError(f"{where}: `L` must be at least 1; got {L}.")
+    check_positive(where, **length)

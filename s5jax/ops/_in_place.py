@@ -1,13 +1,20 @@
-r"""Recurrences with constant coefficients, one step after the other: the scan of a CPU.
+r"""Recurrences with constant coefficients, one step after another: the sequential scan of a CPU.
 
-Complex numbers are rows of real and imaginary parts, as matrix products take and leave them, and
-a product with a is one with a table of two rows, of which the second meets the parts exchanged.
-Real numbers have tables of one row.
+Complex values are stored as ``[re, im]``, the layout in which real matrix products write and read
+them. Multiplying by :math:`a = a_r + i a_i` is then a real 2 x 2 product,
 
-States overwrite the inputs: with an array of their own, XLA fills that with zeros first, and
-twice as much memory passes by. The derivative in a is summed up in the loop that goes back over the
-states, where they are at hand. With this, and one product instead of two on either side of the
-scan, Path-X's train step took 0.78 of its time and 0.75 of its memory on two CPU cores.
+.. math::
+    \begin{pmatrix} a_r & -a_i \\ a_i & a_r \end{pmatrix}
+    \begin{pmatrix} x_r \\ x_i \end{pmatrix} =
+    \begin{pmatrix} a_r \\ a_r \end{pmatrix} \odot \begin{pmatrix} x_r \\ x_i \end{pmatrix} +
+    \begin{pmatrix} -a_i \\ a_i \end{pmatrix} \odot \begin{pmatrix} x_i \\ x_r \end{pmatrix} .
+
+The *factor* A of a stacks these two columns, so the product is ``A[0] * x + A[1] * flip(x)``. The
+factor of a real number has only the first of them.
+
+The states overwrite the inputs. XLA would fill a separate array with zeros first, which doubles the
+memory traffic. The derivative with respect to a is summed in the loop that runs backward over the
+states, where each state is loaded anyway.
 """
 
 import functools
@@ -20,19 +27,23 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Inexact
 
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
 
 _BLOCK = 128
+"""Rows of a block."""
+
 _LONG = 4096
 _ROW_BYTES = range(513, 2048)
-"""Backward in time, more than so many rows of these sizes are taken in blocks, which are copied the
-right way round: read one by one they came from memory at half of the speed, or less. Blocks took
-0.70 to 0.77 of the time of rows of 768, 1,024 and 1,536 bytes, and 1.5 of shorter ones.
+"""Row sizes that a backward loop over more than `_LONG` rows reads in blocks.
+
+Memory delivers single rows of these sizes slowly in descending order. A block is copied in
+ascending order, and its rows are then read from the cache. For shorter rows the copy costs more
+than it saves.
 """
 
 
-def table(a: Inexact[Array, "*shape P"]) -> Float[Array, "k *parts P"]:
-    """The table that stands for products with a."""
+def real_factor(a: Inexact[Array, "*shape P"]) -> Float[Array, "k *parts P"]:
+    """The factor A of a, see the top of this file."""
     if not jnp.iscomplexobj(a):
         return a[None]
     both = (a.real, a.real), (-a.imag, a.imag)
@@ -46,9 +57,9 @@ def recur(
     b: Float[Array, "L *batch P"],
     x0: Float[Array, "*batch P"],
 ) -> Float[Array, "L *batch P"]:
-    """All states of the recurrence with this table, time leading.
+    """All states of :math:`x_k = a x_{k-1} + b_k` with the factor A of a; time leads.
 
-    Derivatives of any order and mode run the same loop.
+    Derivatives of any order, in forward or reverse mode, run the same loop.
     """
 
     def advance(x: Array, b_k: Array) -> tuple[Array, Array]:
@@ -67,20 +78,20 @@ def _recur_jvp(reverse: bool, primals: tuple, tangents: tuple) -> tuple[Array, A
         b_dot = jnp.zeros_like(b) if b_dot is None else b_dot
         b_dot = b_dot.at[-1 if reverse else 0].add(_times(A, x0_dot))
     if A_dot is None:
-        return x, jnp.zeros_like(x) if b_dot is None else _solve(reverse, A, b_dot)
+        return x, jnp.zeros_like(x) if b_dot is None else _driven(reverse, A, b_dot)
     if b_dot is None:
-        return x, _solve(reverse, A, _times(A_dot, _before(x, x0, reverse)))
-    return x, _solve_jointly(reverse, A, x, x0, A_dot, b_dot)
+        return x, _driven(reverse, A, _times(A_dot, _before(x, x0, reverse)))
+    return x, _driven_jointly(reverse, A, x, x0, A_dot, b_dot)
 
 
 recur.defjvp(_recur_jvp, symbolic_zeros=True)
 
 
-def _solve(reverse: bool, A: Array, b: Array) -> Array:
-    """The recurrence from zero, as a linear function of its inputs.
+def _driven(reverse: bool, A: Array, b: Array) -> Array:
+    """All states of the recurrence from zero, as a linear function of the inputs.
 
-    Only derivatives evaluate ``matvec``; what its own keep would stay in memory but for the
-    `jax.checkpoint`.
+    Only derivatives evaluate ``matvec``. Without `jax.checkpoint` its own residuals would stay in
+    memory.
     """
     zero = jnp.zeros_like(b[0])
 
@@ -97,14 +108,14 @@ def _solve(reverse: bool, A: Array, b: Array) -> Array:
     return jax.lax.custom_linear_solve(matvec, b, solve, transpose_solve)
 
 
-def _solve_jointly(
+def _driven_jointly(
     reverse: bool, A: Array, x: Array, x0: Array, A_dot: Array, b_dot: Array
 ) -> Array:
-    r"""The derivative of the states, as a linear function of those of a and of the inputs.
+    r"""Derivative of the states, as a linear function of the derivatives of a and of the inputs.
 
     .. math:: \dot x_k = a \dot x_{k-1} + \dot a x_{k-1} + \dot b_k
 
-    This and :math:`\dot a = \dot a` are one linear system, so that its transpose is one loop.
+    Together with :math:`\dot a = \dot a` this is one linear system, so its transpose is one loop.
     """
     zero = jnp.zeros_like(x0)
 
@@ -143,53 +154,54 @@ def _solve_jointly(
 
 
 def _times(A: Array, x: Array) -> Array:
-    """Products of numbers with the one that a table stands for."""
-    return A[0] * x if len(A) == 1 else A[0] * x + A[1] * jnp.flip(x, -2)
+    """Product a x with the factor A of a."""
+    y = with_axes(A[0], x) * x
+    return y if len(A) == 1 else y + with_axes(A[1], x) * jnp.flip(x, -2)
 
 
 def _transpose(A: Array) -> Array:
-    """The table of the transposed map."""
+    """Factor of the transposed product."""
     return A if len(A) == 1 else jnp.stack([A[0], jnp.flip(A[1], -2)])
 
 
 def _add_products(sums: Sequence[Array], w: Array, x: Array) -> tuple[Array, ...]:
-    """What `_times` contributes to the gradient of its table."""
+    """Adds the contribution of ``_times(A, x)``, with the cotangent w, to the gradient of A."""
     factors = (x,) if len(sums) == 1 else (x, jnp.flip(x, -2))
     return tuple(s + w * factor for s, factor in zip(sums, factors, strict=True))
 
 
 def _before(x: Array, x0: Array, reverse: bool) -> Array:
-    """The state that each step reads."""
+    """State that each step reads."""
     return jnp.concatenate([x[1:], x0[None]] if reverse else [x0[None], x[:-1]])
 
 
 Step = Callable[..., tuple[Any, Array]]
-"""From the carry, a row to be overwritten and other rows to the next carry and the new row."""
+"""Maps the carry, the row to overwrite and rows of other arrays to the carry and the new row."""
 
 
 def _sweep(
     step: Step, carry: Any, rows: Array, others: tuple[Array, ...], reverse: bool
 ) -> tuple[Any, Array]:
-    """Runs a step over all rows, which it replaces, forward or backward in time."""
+    """Overwrites all rows by running a step over them, forward or backward in time."""
     L, row_bytes = rows.shape[0], math.prod(rows.shape[1:]) * rows.dtype.itemsize
     known = isinstance(L, int) and isinstance(row_bytes, int)
     if not known or not reverse or L <= _LONG or row_bytes not in _ROW_BYTES:
-        return _rows(step, carry, rows, others, reverse, 0, L)
+        return _update_rows(step, carry, rows, others, reverse, 0, L)
     n_blocks = L // _BLOCK
-    carry, rows = _rows(step, carry, rows, others, reverse, n_blocks * _BLOCK, L % _BLOCK)
+    carry, rows = _update_rows(step, carry, rows, others, reverse, n_blocks * _BLOCK, L % _BLOCK)
 
     def block(j: Array, state: tuple[Any, Array]) -> tuple[Any, Array]:
         carry, rows = state
         start = (n_blocks - 1 - j) * _BLOCK
         own, *rest = (jax.lax.dynamic_slice_in_dim(v, start, _BLOCK) for v in (rows, *others))
-        carry, own = _rows(step, carry, own, tuple(rest), reverse, 0, _BLOCK)
+        carry, own = _update_rows(step, carry, own, tuple(rest), reverse, 0, _BLOCK)
         carry, own, rows = jax.lax.optimization_barrier((carry, own, rows))
         return carry, jax.lax.dynamic_update_slice_in_dim(rows, own, start, 0)
 
     return jax.lax.fori_loop(0, n_blocks, block, (carry, rows))
 
 
-def _rows(
+def _update_rows(
     step: Step,
     carry: Any,
     rows: Array,
@@ -198,10 +210,10 @@ def _rows(
     start: int,
     n: int,
 ) -> tuple[Any, Array]:
-    """The same for the n rows from ``start`` on.
+    """Overwrites n rows, the first of which is ``start``, by running a step over them.
 
-    The barrier keeps XLA from reading rows in the operation that writes them, for which it would
-    copy all.
+    The barrier keeps XLA from reading a row in the operation that writes it. XLA would copy the
+    whole array for such an operation.
     """
     if n == 0:
         return carry, rows

@@ -1,4 +1,4 @@
-"""Multi-scale kernels: short kernels stretched by powers of two, one after the other."""
+"""Multi-scale kernels: short kernels, stretched by powers of two and concatenated."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from s5jax._errors import as_integer, check_positive
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
 
 
 def multiscale_length(S: int, d: int, *, init_scale: int = 0) -> int:
-    r"""Number of lags of a kernel of S scales of d numbers each.
+    r"""Number of lags of a kernel that has S scales of d values each.
 
     Args:
         S: number of scales.
-        d: numbers of one scale.
+        d: number of values per scale.
         init_scale: binary logarithm of the stretch of the first scale.
 
     Returns:
-        :math:`d\, 2^{S - 1 + \texttt{init\_scale}}`.
+        The length :math:`d\, 2^{S - 1 + \texttt{init\_scale}}`.
 
     Raises:
         ValueError: if a size is not a positive integer, or ``init_scale`` is negative.
@@ -30,6 +30,9 @@ def multiscale_length(S: int, d: int, *, init_scale: int = 0) -> int:
         >>> from s5jax.ops import multiscale_length
         >>> multiscale_length(5, 8)
         128
+
+    References:
+        Li et al., "Convolutional Models" (SGConv), 2022, https://arxiv.org/abs/2210.09298.
     """
     S, d = check_positive("multiscale_length", S=S, d=d)
     return d << (S - 1 + _check_scale("multiscale_length", init_scale))
@@ -40,8 +43,7 @@ def _check_scale(where: str, init_scale: int) -> int:
     if scale is None or scale < 0:
         rule = "be an integer" if scale is None else "not be negative"
         raise ValueError(
-            f"{where}: `init_scale` must {rule}; got {init_scale}. Use 0 to start without a "
-            "stretch."
+            f"{where}: `init_scale` must {rule}; got {init_scale}. Use 0 for no stretch."
         )
     return scale
 
@@ -50,20 +52,20 @@ def _check_scale(where: str, init_scale: int) -> int:
 def multiscale_kernel(
     w: Float[Array, "S H d"], alpha: Float[Array, " H"], *, init_scale: int = 0
 ) -> Float[Array, "T H"]:
-    r"""The kernel of SGConv, before its normalisation.
+    r"""Kernel of SGConv before its normalisation.
 
     .. math::
         K = \big[ \alpha^{S-1} U_{s_0} w_0, \; \alpha^{S-2} U_{s_1} w_1, \; \dots, \;
                   U_{s_{S-1}} w_{S-1} \big], \qquad
         s_i = 2^{\max(0, i - 1) + \texttt{init\_scale}}
 
-    in time, for each feature, where :math:`U_s` interpolates linearly to s times as many samples:
-    sample j lies at :math:`(j + \tfrac12) / s - \tfrac12` between the given ones, and is the first
-    or last of them beyond the ends. So the response decays where :math:`\alpha > 1`.
+    The pieces follow one another in time, for each feature. :math:`U_s` interpolates linearly to s
+    times as many samples: sample j is at the position :math:`(j + \tfrac12) / s - \tfrac12` of the
+    given samples, or at the nearest of their ends. The response decays if :math:`\alpha > 1`.
 
     Args:
-        w: the numbers of each scale, ``(S, H, d)``.
-        alpha: ratio of the weights of one scale and the next, ``(H,)``.
+        w: values of each scale, ``(S, H, d)``.
+        alpha: ratio of the weights of consecutive scales, ``(H,)``.
         init_scale: binary logarithm of the stretch of the first scale.
 
     Returns:
@@ -80,8 +82,7 @@ def multiscale_kernel(
         [16. 12.  6.  4.  4.  3.  1.  0.]
 
     References:
-        Li, Cai, Zhang, Chen and Dey, "What Makes Convolutional Models Great on Long Sequence
-        Modeling?", 2022, https://arxiv.org/abs/2210.09298.
+        Li et al., "Convolutional Models" (SGConv), 2022, https://arxiv.org/abs/2210.09298.
     """
     S, _, d = _check_shapes("multiscale_kernel", w, alpha, init_scale)
     pieces = [
@@ -95,7 +96,7 @@ def multiscale_kernel(
 def multiscale_kernel_ref(
     w: Float[Array, "S H d"], alpha: Float[Array, " H"], *, init_scale: int = 0
 ) -> Float[Array, "T H"]:
-    """`multiscale_kernel`, one lag after the other; for tests.
+    """`multiscale_kernel`, one lag after another; for tests.
 
     Example:
         >>> import jax.numpy as jnp
@@ -115,10 +116,11 @@ def multiscale_kernel_ref(
 
 
 class MultiscaleState(NamedTuple):
-    r"""Past sums of the inputs of `multiscale_step`, in circular buffers.
+    r"""Running sums of the inputs of `multiscale_step`, in circular buffers.
 
-    For every stride s = 1, 2, 4, ... the sums of the last s inputs, and their ramps
-    :math:`\sum_{k<s} \tfrac{k + 1/2}{s} u_{t-k}`; time t lies at t modulo the length of a buffer.
+    For every stride s = 1, 2, 4, ... there are the sums of the last s inputs, and their ramps
+    :math:`\sum_{k<s} \tfrac{k + 1/2}{s} u_{t-k}`. The entry of time t has the index t modulo the
+    length of the buffer.
     """
 
     boxes: tuple[Float[Array, "*batch Nb H"], ...]
@@ -136,24 +138,29 @@ def init_multiscale_state(
     batch_shape: Sequence[int] = (),
     dtype: DTypeLike = jnp.float32,
 ) -> MultiscaleState:
-    """The state of `multiscale_step` before the first step, about five kernels long.
+    """Returns the zero state of `multiscale_step`, about five times as long as the kernel.
 
     Args:
         S: number of scales.
         H: number of features.
-        d: numbers of one scale.
+        d: number of values per scale.
         init_scale: binary logarithm of the stretch of the first scale.
         batch_shape: leading axes of the inputs.
-        dtype: of the sums.
+        dtype: dtype of the sums.
 
     Returns:
-        Zeros.
+        The state before the first step.
 
     Raises:
         ValueError: if a size is not a positive integer, or ``init_scale`` is negative.
 
     Example:
-        See `multiscale_step`.
+        >>> from s5jax.ops import init_multiscale_state
+        >>> [box.shape for box in init_multiscale_state(3, 1, 2).boxes]
+        [(8, 1), (8, 1)]
+
+    References:
+        Li et al., "Convolutional Models" (SGConv), 2022, https://arxiv.org/abs/2210.09298.
     """
     S, H, d = check_positive("init_multiscale_state", S=S, H=H, d=d)
     init_scale = _check_scale("init_multiscale_state", init_scale)
@@ -177,11 +184,11 @@ def multiscale_step(
     *,
     init_scale: int = 0,
 ) -> tuple[Float[Array, "*batch H"], MultiscaleState]:
-    r"""One step of the convolution with `multiscale_kernel`, in :math:`O(S d)` instead of O(T).
+    r"""Advances the convolution with `multiscale_kernel` by a step, in O(S d) instead of O(T).
 
-    Between two of its numbers a scale of stride s is a straight line, so that it needs the inputs
-    only through their sum and their ramp over s steps (see `MultiscaleState`), and these follow
-    from those of half the stride, without drift:
+    Between two of its values a scale of stride s is a straight line. It therefore needs only the
+    sums and the ramps of s inputs (see `MultiscaleState`). They follow from the sums and ramps of
+    half the stride, without drift:
 
     .. math::
         b_{2s}[t] &= b_s[t] + b_s[t - s] \\
@@ -189,12 +196,12 @@ def multiscale_step(
         y[t] &= \sum_{i} w_0 b_{s/2}[t - o] + w_{d-1} b_{s/2}[t - o - d s + \tfrac s2]
             + \sum_{q < d-1} w_q b_s[t - o_q] + (w_{q+1} - w_q) r_s[t - o_q]
 
-    where scale i starts at lag o and :math:`o_q = o + \tfrac s2 + q s`. The step costs about 2 S d
-    multiplications a feature. The inputs of a batch advance together.
+    where scale i starts at lag o and :math:`o_q = o + \tfrac s2 + q s`. A step costs about 2 S d
+    multiplications per feature. All sequences of a batch share one time.
 
     Args:
-        w: the numbers of each scale, ``(S, H, d)``.
-        alpha: ratio of the weights of one scale and the next, ``(H,)``.
+        w: values of each scale, ``(S, H, d)``.
+        alpha: ratio of the weights of consecutive scales, ``(H,)``.
         state: from `init_multiscale_state` or an earlier step.
         u: input, ``(*batch, H)``.
         init_scale: binary logarithm of the stretch of the first scale.
@@ -216,8 +223,8 @@ def multiscale_step(
         [3.]
 
     References:
-        Li, Cai, Zhang, Chen and Dey, "What Makes Convolutional Models Great on Long Sequence
-        Modeling?", 2022, https://arxiv.org/abs/2210.09298; the recursion is this library's own.
+        Li et al., "Convolutional Models" (SGConv), 2022, https://arxiv.org/abs/2210.09298
+        (the kernel; the recursion is this library's own).
     """
     S, H, d = _check_shapes("multiscale_step", w, alpha, init_scale)
     if u.ndim < 1 or u.shape[-1] != H:
@@ -238,7 +245,7 @@ def multiscale_step(
 
 
 def _push(state: MultiscaleState, u: Float[Array, "*batch H"]) -> MultiscaleState:
-    """Adds the sums that end with this input."""
+    """Stores the sums and ramps that end with this input."""
     box = u.astype(state.boxes[0].dtype)
     ramp = box / 2
     boxes, ramps = [], []
@@ -257,7 +264,8 @@ def _read(buffer: Array, time: Array, lags: np.ndarray) -> Float[Array, "*batch 
 
 
 def _dot(w: Float[Array, "H n"], buffer: Array, time: Array, lags: np.ndarray) -> Array:
-    return (w.T * _read(buffer, time, lags)).sum(-2)
+    sums = _read(buffer, time, lags)
+    return (with_axes(w.T, sums) * sums).sum(-2)
 
 
 def _scales(S: int, d: int, init_scale: int) -> Iterator[tuple[int, int]]:
@@ -270,7 +278,7 @@ def _scales(S: int, d: int, init_scale: int) -> Iterator[tuple[int, int]]:
 
 
 def _weigh(w: Float[Array, "S H d"], alpha: Float[Array, " H"]) -> Float[Array, "S H d"]:
-    return w * alpha[:, None] ** jnp.arange(len(w) - 1, -1, -1)[:, None, None]
+    return w * alpha[None, :, None] ** jnp.arange(len(w) - 1, -1, -1)[:, None, None]
 
 
 def _stretch(w: Float[Array, "H d"], s: int) -> Float[Array, "H ds"]:
@@ -278,7 +286,7 @@ def _stretch(w: Float[Array, "H d"], s: int) -> Float[Array, "H ds"]:
     if s == 1:
         return w
     fraction = (jnp.arange(s, dtype=w.dtype) + 0.5) / s
-    lines = w[:, :-1, None] + jnp.diff(w)[..., None] * fraction
+    lines = w[:, :-1, None] + jnp.diff(w)[..., None] * fraction[None, None]
     first, last = (jnp.repeat(w[:, q], s // 2, axis=-1) for q in ([0], [-1]))
     return jnp.concatenate([first, lines.reshape(len(w), -1), last], -1)
 

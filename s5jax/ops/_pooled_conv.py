@@ -1,4 +1,4 @@
-"""A convolution of images and the maximum of each 2 x 2 of its outputs."""
+"""Convolution of images with 2 x 2 max pooling."""
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +22,23 @@ def pooled_conv(
     .. math:: y_{ij} = \max_{a, b \in \{0, 1\}} \sum_{p, q} W_{pq}^\top
         x_{s (2 i + a) + p, \; s (2 j + b) + q}
 
-    with the stride s, after zero padding on all sides. On a CPU, where XLA's convolutions of few
-    channels and the gradient of its pooling are slow, all of this is one matrix product: each row
-    of y needs a band of k + s rows of the image, and a banded matrix holds W at all its columns,
-    four times for the four outputs of a square. At a tie the gradient is shared.
+    with the stride s, after zero padding on all sides. On a CPU XLA is slow at convolutions of few
+    channels and at the gradient of pooling. There the whole function is one matrix product. Each
+    row of y needs a band of k + s rows of the image, and a banded matrix contains W at every
+    column, once for each of the four outputs of a square. Ties share the gradient.
 
     Args:
         x: images, ``(n, height, width, c)``; height and width are multiples of ``2 * stride``.
         W: kernel, ``(k, k, c, o)``.
         stride: steps between outputs before the maximum.
-        padding: zeros on each side.
+        padding: number of zeros on each side.
 
     Returns:
-        ``(n, height // (2 stride), width // (2 stride), o)``.
+        Pooled outputs, ``(n, height // (2 stride), width // (2 stride), o)``.
 
     Raises:
-        ValueError: if shapes do not fit, or the padding does not keep the size: twice the padding
-            must lie between ``k - stride`` and ``k - 1``.
+        ValueError: if the shapes do not fit, or the padding does not preserve the size: twice the
+            padding must be between ``k - stride`` and ``k - 1``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,7 +56,7 @@ def pooled_conv(
         )
     if not k - stride <= 2 * padding <= k - 1:
         raise ValueError(
-            f"pooled_conv: `padding` must keep the size, so that 2 * padding lies between "
+            f"pooled_conv: `padding` must preserve the size, so 2 * padding must be between "
             f"{k - stride} and {k - 1}; got {padding}."
         )
     if jax.default_backend() != "cpu":
@@ -82,7 +82,15 @@ def pooled_conv_ref(
     stride: int = 1,
     padding: int = 0,
 ) -> Float[Array, "n pooled_height pooled_width o"]:
-    """As `pooled_conv`: XLA's convolution, then its pooling."""
+    """`pooled_conv` by XLA's convolution and pooling; for tests, and for other devices than a CPU.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.ops import pooled_conv_ref
+        >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> pooled_conv_ref(x, jnp.ones((1, 1, 1, 1)))[0, :, :, 0].tolist()
+        [[5.0, 7.0], [13.0, 15.0]]
+    """
     pads = [(padding, padding)] * 2
     layout = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(x, W, (stride, stride), pads, dimension_numbers=layout)
@@ -93,10 +101,10 @@ def pooled_conv_ref(
 def _band_matrix(
     W: Float[Array, "k k c o"], stride: int, columns: int
 ) -> Float[Array, "band outputs"]:
-    """Takes a band of rows, ``(k + stride) * wide * c`` numbers, to the four outputs of squares.
+    """Matrix from a band of rows, ``(k + stride) * wide * c`` numbers, to the outputs of squares.
 
-    Two products with constants of zeros and ones put W in its places: XLA compiles them in a
-    fraction of the time that it takes for as many paddings.
+    Two products with constants of zeros and ones place the entries of W. XLA compiles them much
+    faster than a padding for each column.
     """
     k = W.shape[0]
     vertical = _places(k, stride, 2)
@@ -107,7 +115,7 @@ def _band_matrix(
 
 
 def _places(k: int, stride: int, n: int) -> np.ndarray:
-    """Which input, of those that n outputs need, meets which entry of a kernel for each output."""
+    """One where an input, a kernel entry and one of n outputs belong together, else zero."""
     entry, output = np.mgrid[:k, :n]
     places = np.zeros((k + (n - 1) * stride, k, n), np.float32)
     places[entry + stride * output, entry, output] = 1

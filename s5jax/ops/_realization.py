@@ -1,4 +1,4 @@
-"""From convolution to recurrence: small state spaces for given responses, on the host."""
+"""Small state spaces for given impulse responses, computed on the host."""
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -9,32 +9,32 @@ from s5jax._promotion import default_promotion
 from s5jax.ops._state_space import StateSpace
 
 _DENSE = 512
-"""Largest Hankel matrix that is decomposed as a whole."""
+"""Size up to which a Hankel matrix is decomposed as a dense matrix."""
 
 _TOLERANCE = 1e-12
-"""Error of the singular values that Lanczos stops at, and size of those that count as zero."""
+"""Relative size up to which a singular value counts as zero."""
 
 
 @default_promotion
 def hankel_singular_values(kernel: ArrayLike, order: int) -> Float64[np.ndarray, "H order"]:
-    r"""The largest singular values of the Hankel matrix of each feature's kernel.
+    r"""Largest singular values of the Hankel matrix of each feature's kernel.
 
     .. math:: \mathcal{H}_{ij} = K_{i+j}, \qquad K_l = 0 \text{ for } l \ge L
 
-    They say how small a recurrence can be: no state space of r states has a kernel whose frequency
-    response is everywhere nearer to that of K than :math:`\sigma_{r+1}`, and that of `ho_kalman`
-    is within :math:`2 \sum_{k > r} \sigma_k`.
+    The singular values tell how small a recurrence can be. The frequency response of every state
+    space with r states differs from the frequency response of K by at least :math:`\sigma_{r+1}`
+    at some frequency. With `ho_kalman` the difference is at most
+    :math:`2 \sum_{k > r} \sigma_k`.
 
-    The matrix is symmetric, and its largest eigenvalues come from Lanczos iterations, whose
-    products with it are convolutions by FFT, in float64 by NumPy. From 513 lags on, a singular
-    value that occurs more than once may be counted once.
+    The matrix is symmetric. Its largest eigenvalues come from Lanczos iterations in float64, with
+    products by FFT. From 513 lags, a repeated singular value may be counted only once.
 
     Args:
         kernel: lags 0 to ``L - 1``, ``(L, H)``.
-        order: how many, at most L.
+        order: number of singular values, at most L.
 
     Returns:
-        ``(H, order)``, the largest first.
+        Singular values, ``(H, order)``, largest first.
 
     Raises:
         ValueError: if the shape is wrong or ``order`` is not between 1 and L.
@@ -55,25 +55,26 @@ def hankel_singular_values(kernel: ArrayLike, order: int) -> Float64[np.ndarray,
 
 @default_promotion
 def ho_kalman(kernel: ArrayLike, order: int) -> StateSpace:
-    r"""A small state space for each feature, whose response is close to a given kernel.
+    r"""Builds a small state space for each feature, with a response close to a given kernel.
 
     .. math:: K_l \approx C A^l B, \qquad
               A = \Sigma^{-1/2} U^\top J U \Sigma^{1/2}, \quad
               B = \Sigma^{1/2} S U_0^\top, \quad C = U_0 \Sigma^{1/2}
 
-    with the ``order`` largest eigenvalues :math:`S \Sigma` of the Hankel matrix of
-    `hankel_singular_values`, signs S apart, their vectors U, of which :math:`U_0` is the first row,
-    and J, which moves the rows up by one. This is the balanced truncation of the convolution with
-    the kernel: stable, and exact if the kernel has that order and has decayed at its end.
+    Here :math:`S \Sigma` are the ``order`` largest eigenvalues of the Hankel matrix of
+    `hankel_singular_values`, as signs S and absolute values :math:`\Sigma`. The columns of U are
+    their eigenvectors, and :math:`U_0` is its first row. J shifts the rows up by one. The result is
+    the balanced truncation of the convolution with the kernel. It is stable, and exact if the
+    kernel has this order and has decayed at its end.
 
     Args:
         kernel: lags 0 to ``L - 1``, ``(L, H)``.
-        order: number of states of each feature, at most L. States that the kernel has no use for
-            are zero.
+        order: number of states per feature, at most L. States that the kernel does not need are
+            zero.
 
     Returns:
         ``A`` of shape ``(H, order, order)``, ``B`` of shape ``(H, order, 1)``, ``C`` of shape
-        ``(H, 1, order)`` and ``D``, zero, of shape ``(H, 1, 1)``, in float64 by NumPy.
+        ``(H, 1, order)`` and ``D``, zero, of shape ``(H, 1, 1)``, as NumPy arrays in float64.
 
     Raises:
         ValueError: if the shape is wrong or ``order`` is not between 1 and L.
@@ -96,23 +97,24 @@ def ho_kalman(kernel: ArrayLike, order: int) -> StateSpace:
 
 @default_promotion
 def balanced_truncation(ssm: StateSpace, order: int) -> tuple[StateSpace, float]:
-    r"""The most reachable and observable states of a stable state space.
+    r"""Reduces a stable state space to its most reachable and observable states.
 
-    In coordinates in which the Gramians :math:`P = \sum_k A^k B B^\top A^{k\top}` and
-    :math:`Q = \sum_k A^{k\top} C^\top C A^k` are one diagonal matrix of Hankel singular values, the
-    states of the smallest ones are left out. With :math:`G(z) = \sum_l K_l z^{-l}`,
+    In balanced coordinates the Gramians :math:`P = \sum_k A^k B B^\top A^{k\top}` and
+    :math:`Q = \sum_k A^{k\top} C^\top C A^k` are the same diagonal matrix of Hankel singular
+    values. The states with the smallest singular values are dropped. With
+    :math:`G(z) = \sum_l K_l z^{-l}`,
 
     .. math:: \max_{|z| = 1} \lVert G(z) - G_r(z) \rVert_2 \le 2 \sum_{k > r} \sigma_k
 
-    so that the errors of all outputs together, squared and summed over time, are at most the square
-    of this bound times those of the inputs.
+    The squared errors of all outputs, summed over time, are therefore at most the square of this
+    bound times the sum of the squared inputs.
 
     Args:
         ssm: the state space, such as ``layer.to_ssm()``, with N states.
         order: number of states to keep, at most N. States that are not needed are zero.
 
     Returns:
-        The reduced state space, in float64 by NumPy, with the same ``D``; and the bound.
+        The reduced state space, as NumPy arrays in float64, with the same ``D``; and the bound.
 
     Raises:
         ValueError: if ``order`` is not between 1 and N, or an eigenvalue of A is not inside the
@@ -136,7 +138,7 @@ def balanced_truncation(ssm: StateSpace, order: int) -> tuple[StateSpace, float]
     if radius >= 1:
         raise ValueError(
             "balanced_truncation: `ssm` must be stable, with all eigenvalues of A inside the unit "
-            f"circle; got one of size {radius:.6g}. Keep it away from there, such as with "
+            f"circle; got one of size {radius:.6g}. Bound the eigenvalues, for example with "
             "`clip_eigs=True` in S5."
         )
     reach, observe = _gramian_root(A, B), _gramian_root(A.T, C.T)
@@ -156,16 +158,19 @@ def _realize(k: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _inverse_root(sigma: np.ndarray) -> np.ndarray:
-    r""":math:`\Sigma^{-1/2}`, zero where nothing is left to invert."""
+    r"""Diagonal of :math:`\Sigma^{-1/2}`, zero for singular values that count as zero."""
     kept = sigma > _TOLERANCE * sigma[0]
     return np.where(kept, np.where(kept, sigma, 1) ** -0.5, 0)
 
 
 def _eigenpairs(k: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """The eigenvalues of the Hankel matrix of largest size, these first, and their vectors."""
-    values, vectors = _dense(k) if len(k) <= _DENSE else _lanczos(k, order)
-    top = np.argsort(-np.abs(values), kind="stable")[:order]
-    return values[top], vectors[:, top]
+    """Eigenvalues of the Hankel matrix, largest absolute value first, and their eigenvectors."""
+    if not k.any():
+        return np.zeros(order), np.eye(len(k), order)
+    dense = len(k) <= _DENSE or order == len(k)  # ARPACK does not return all eigenvalues
+    values, vectors = _dense(k) if dense else _lanczos(k, order)
+    largest = np.argsort(-np.abs(values), kind="stable")[:order]
+    return values[largest], vectors[:, largest]
 
 
 def _dense(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,41 +179,21 @@ def _dense(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lanczos(k: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ritz pairs of which the ``order`` largest have converged; all vectors kept orthogonal."""
+    """Eigenpairs by ARPACK. The product with the matrix is a correlation with the kernel."""
+    from scipy.sparse.linalg import LinearOperator, eigsh  # not above: SciPy takes time to import
+
     L, n, rng = len(k), 2 * len(k), np.random.default_rng(0)
     transform = np.fft.rfft(k, n)
-    size = np.abs(transform).max()  # of the matrix, at most
-    w, check = rng.normal(size=L), min(L, 2 * order + 32)
-    basis, diagonal, off = np.empty((check, L)), [], []
-    for m in range(1, L + 1):
-        w = _orthogonal(basis[: m - 1], w)
-        v = basis[m - 1] = w / np.linalg.norm(w)
-        w = np.fft.irfft(transform * np.conj(np.fft.rfft(v, n)), n)[:L]
-        diagonal.append(v @ w)
-        w = _orthogonal(basis[:m], w)
-        off.append(np.linalg.norm(w))
-        if off[-1] <= _TOLERANCE * size:  # nothing new from here: start again somewhere else
-            off[-1], w = 0.0, rng.normal(size=L)
-        if m == check:
-            tridiagonal = np.diag(diagonal) + np.diag(off[:-1], 1) + np.diag(off[:-1], -1)
-            values, vectors = np.linalg.eigh(tridiagonal)
-            top = np.argsort(-np.abs(values), kind="stable")[:order]
-            if (off[-1] * np.abs(vectors[-1, top])).max() <= _TOLERANCE * size:
-                break
-            check = min(L, check + check // 3)
-            basis = np.concatenate([basis, np.empty((check - m, L))])
-    return values, basis.T @ vectors
 
+    class Hankel(LinearOperator):
+        def _matvec(self, x: np.ndarray) -> np.ndarray:
+            return np.fft.irfft(transform * np.conj(np.fft.rfft(x.ravel(), n)), n)[:L]
 
-def _orthogonal(basis: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Twice is enough."""
-    for _ in range(2):
-        w = w - (basis @ w) @ basis
-    return w
+    return eigsh(Hankel(k.dtype, (L, L)), order, v0=rng.normal(size=L), rng=rng)
 
 
 def _gramian_root(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    r"""R with :math:`R R^\top = \sum_k A^k B B^\top A^{k\top}`, the sum by doubling."""
+    r"""Matrix R with :math:`R R^\top = \sum_k A^k B B^\top A^{k\top}`, a sum formed by doubling."""
     P, power = B @ B.T, A
     while np.linalg.norm(power) > 1e-20:
         P = P + power @ P @ power.T

@@ -1,15 +1,16 @@
-r"""Pallas kernels of the fused scan of S5, for GPUs; `_s5_pallas` puts them together.
+r"""Pallas kernels of the fused scan of S5, for GPUs; `_s5_pallas` combines them.
 
 A sequence is cut into chunks of `STEPS` steps, and each chunk of each sequence is a *row*. A
-program keeps the states of a tile of rows in registers and walks along all its rows at once: at
-each step it loads one input a row, multiplies the tile by B, advances the states elementwise and
-multiplies them by C. So nothing is shifted along time, products are matrix products over rows, and
+program keeps the states of a tile of rows in registers and advances all its rows together. At each
+step it loads one input per row, multiplies the tile by B, advances the states elementwise and
+multiplies them by C. Nothing is shifted along time, all products are matrix products over rows, and
 a sequence occupies as many rows as it has chunks.
 
 Complex numbers are pairs of reals: ``a`` is ``(2, P)``, states are ``(rows, 2, P)``, B is
 ``(2, P, H)``, and C is ``(2, H, P)`` with :math:`y = C_0 \operatorname{Re} x + C_1
-\operatorname{Im} x`. The *start* of a row is what its first state adds to its first input: a times
-the state before. P is a power of two and H a multiple of 16, both at least 16.
+\operatorname{Im} x`. The *start* of a row is a times the state before it, which is the
+contribution of all earlier steps to its first state. P is a power of two and H a multiple of 16,
+both at least 16.
 """
 
 import dataclasses
@@ -36,16 +37,16 @@ _TN = (((0,), (0,)), ((), ()))  # x.T @ y
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a kernel knows when it is compiled."""
+    """Constants of a compiled kernel."""
 
     length: int
     """Steps of a sequence."""
     tile: int
-    """Rows that a program walks along."""
+    """Rows of a program."""
     reverse: bool
-    """Walk backward in time."""
+    """Whether the kernel runs backward in time."""
     interpret: bool
-    """Run as plain JAX operations, on any device."""
+    """Whether the kernel runs as plain JAX operations, on any device."""
 
     @property
     def chunks(self) -> int:
@@ -54,21 +55,22 @@ class Plan:
 
     @property
     def tail(self) -> int:
-        """Steps of a sequence's last chunk, which padding fills up."""
+        """Steps of a sequence's last chunk before its padding."""
         return self.length - (self.chunks - 1) * STEPS
 
     @property
     def adjoint(self) -> "Plan":
-        """The walk in the other direction."""
+        """The plan for the other direction."""
         return dataclasses.replace(self, reverse=not self.reverse)
 
 
 def tile_rows(rows: int, P: int, dtype: DTypeLike) -> int:
-    """Rows of a tile: what shared memory and registers hold, or fewer to occupy the whole GPU.
+    """Rows of a tile: as many as fit, or fewer if that occupies more of the GPU.
 
-    `_outputs_kernel` needs most shared memory: for the states, a block of C and those on their way.
-    In float32, where each number is split into two TF32, these should take about ``2 P (8 tile +
-    16 width)`` bytes, which is 160 kB at most; an A100 has 163 kB and an H100 227 kB.
+    Shared memory and registers limit a tile. `_outputs_kernel` needs the most shared memory, for
+    the states, a block of C and the blocks in flight. In float32, where each number is split into
+    two TF32 numbers, these should take about ``2 P (8 tile + 16 width)`` bytes, at most 160 kB. An
+    A100 has 163 kB and an H100 has 227 kB.
     """
     tile = min(64, 2**14 // (P * jnp.dtype(dtype).itemsize))
     while tile > 16 and rows < PROGRAMS * tile:
@@ -79,7 +81,7 @@ def tile_rows(rows: int, P: int, dtype: DTypeLike) -> int:
 def chunk_ends(
     plan: Plan, a: Float[Array, "2 P"], B: Float[Array, "2 P H"], u: Float[Array, "rows steps H"]
 ) -> Float[Array, "rows 2 P"]:
-    """The last state of each row if it starts from zero."""
+    """Last state of each row if it starts from zero."""
     grid, out = (u.shape[0] // plan.tile,), _float32(u.shape[0], *a.shape)
     return _call(plan, _chunk_ends_kernel, grid, out, a, B, u)
 
@@ -93,7 +95,7 @@ def outputs(
     u: Float[Array, "rows steps H"],
     starts: Float[Array, "rows 2 P"],
 ) -> Float[Array, "rows steps H"]:
-    """All outputs."""
+    """Outputs of all rows."""
     grid, out = (u.shape[0] // plan.tile,), jax.ShapeDtypeStruct(u.shape, u.dtype)
     return _call(plan, _outputs_kernel, grid, out, a, B, C, D, u, starts)
 
@@ -106,7 +108,7 @@ def outer_products(
     v: Float[Array, "rows steps H"],
     starts: Float[Array, "rows 2 P"],
 ) -> Float[Array, "2 P H"]:
-    r""":math:`\sum_k x_k v_k^T` over all steps of all rows."""
+    r"""Sum :math:`\sum_k x_k v_k^T` over all steps of all rows."""
     groups = min(u.shape[0] // plan.tile, GROUPS)
     grid, out = (B.shape[1] // _summed_states(B), groups), _float32(groups, *B.shape)
     return _call(plan, _outer_products_kernel, grid, out, a, B, u, v, starts).sum(0)
@@ -122,10 +124,10 @@ def slopes(
     starts: Float[Array, "rows 2 P"],
     futures: Float[Array, "rows 2 P"],
 ) -> Float[Array, "2 P"]:
-    """The gradient with respect to a, but for its share in the starts.
+    """Gradient with respect to a, without the contribution of the starts.
 
-    ``CT`` is C transposed, ``dy`` the cotangent of the outputs, and ``futures`` those of the last
-    states of the rows by way of all that comes after: the starts of the adjoint walk.
+    ``CT`` is C transposed and ``dy`` the cotangent of the outputs. ``futures`` are the cotangents
+    of the rows' last states through all later steps, which are the starts of the adjoint scan.
     """
     P, tiles = a.shape[-1], u.shape[0] // plan.tile
     grid, out = (P // _sloped_states(P), tiles), _float32(tiles, 2, P)
@@ -155,18 +157,18 @@ def _call(
 
 
 def _summed_states(B: Any) -> int:
-    """States whose outer products with all features one program sums up in registers."""
+    """States whose outer products with all features a program sums in registers."""
     return min(B.shape[1], 32 if B.shape[2] <= 256 else 16)
 
 
 def _sloped_states(P: int) -> int:
-    """States that one program keeps together with their derivatives."""
+    """States that a program keeps in registers together with their derivatives."""
     return min(P, 64)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Walk:
-    """The way of one program along a tile of rows, with a block of the states."""
+    """A program that advances a tile of rows, for a block of the states."""
 
     plan: Plan
     tile: Array
@@ -181,13 +183,13 @@ class _Walk:
 
     @property
     def width(self) -> int:
-        """Features whose part of B or C is loaded at once, see `tile_rows`."""
+        """Number of features in a block of B or C; see `tile_rows`."""
         H, row_bytes = self.u_ref.shape[-1], self.states.size * self.u_ref.dtype.itemsize
         return min(H & -H, 64, max(16, 2**13 // row_bytes))
 
     @property
     def blocks(self) -> int:
-        """How many times that makes all features."""
+        """Number of blocks of features."""
         return self.u_ref.shape[-1] // self.width
 
     def block(self, h: Any) -> Any:
@@ -201,13 +203,13 @@ class _Walk:
         return ref[self.rows, 0, self.states], ref[self.rows, 1, self.states]
 
     def time(self, i: Array) -> Array:
-        """The step of a chunk that comes at place ``i``."""
+        """Step of a chunk that is processed at position ``i``."""
         return STEPS - 1 - i if self.plan.reverse else i
 
     def inside(self, i: Array) -> Array:
-        """Which rows have begun before place ``i`` and are not in their padding; ``(tile, 1)``."""
-        place = jax.lax.broadcasted_iota(jnp.int32, (self.plan.tile, 1), 0)
-        row = self.tile * self.plan.tile + place
+        """Mask ``(tile, 1)`` of rows that began before position ``i`` and are not in padding."""
+        index = jax.lax.broadcasted_iota(jnp.int32, (self.plan.tile, 1), 0)
+        row = self.tile * self.plan.tile + index
         is_last = row % self.plan.chunks == self.plan.chunks - 1
         steps = jnp.where(is_last, self.plan.tail, STEPS)
         return i > STEPS - steps if self.plan.reverse else (i > 0) & (i < steps)
@@ -233,7 +235,7 @@ class _Walk:
         return self.project(i, self.u_ref, self.B_ref, x)
 
     def dot(self, x: Array, y: Array, axes: Any) -> Array:
-        """A product summed in float32; on a GPU float32 is multiplied as three TF32 products."""
+        """Product accumulated in float32; a GPU multiplies float32 as three TF32 products."""
         precision: Any = None
         if x.dtype == jnp.float32:
             precision = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
@@ -286,7 +288,7 @@ def _outputs_kernel(
 def _outer_products_kernel(
     plan: Plan, a_ref: Any, B_ref: Any, u_ref: Any, v_ref: Any, starts_ref: Any, sums_ref: Any
 ) -> None:
-    """A program adds up every tile whose number leaves the same rest by the number of groups."""
+    """Each program sums every n-th tile, where n is the number of groups."""
     size, groups, group = _summed_states(B_ref), sums_ref.shape[0], pl.program_id(1)
     tiles = u_ref.shape[0] // plan.tile
     states = pl.ds(pl.program_id(0) * size, size)
@@ -327,13 +329,13 @@ def _slopes_kernel(
     futures_ref: Any,
     slopes_ref: Any,
 ) -> None:
-    """Carries the derivative z of x with respect to a, which starts from zero in each row."""
+    """Advances x together with its derivative z with respect to a, from z = 0 in each row."""
     size = _sloped_states(a_ref.shape[-1])
     states = pl.ds(pl.program_id(0) * size, size)
     walk = _Walk(plan, pl.program_id(1), states, a_ref, B_ref, u_ref)
 
     def add(slope: Pair, w: Pair, z: Pair) -> Pair:
-        """Adds w conj(z), the share of a cotangent w of the states."""
+        """Adds w conj(z), the contribution of a cotangent w of the states."""
         return slope[0] + w[0] * z[0] + w[1] * z[1], slope[1] + w[1] * z[0] - w[0] * z[1]
 
     def step(i: Array, carry: tuple[Pair, Pair, Pair]) -> tuple[Pair, Pair, Pair]:

@@ -1,13 +1,13 @@
 r"""The fused scan of S5 from its GPU kernels, with its gradient.
 
-The state in which a chunk starts is not known beforehand. So a first kernel finds where each chunk
-ends if it starts from zero, a scan over these ends gives the starts, and a second kernel gives the
-outputs. That reads u twice and writes y once; of the states only one in `STEPS` is stored.
+The first state of a chunk is not known in advance. A first kernel therefore computes the last state
+of each chunk from zero, a scan over these states gives the true first states, and a second kernel
+computes the outputs. Together they read u twice, write y once, and store one state in `STEPS`.
 
-The adjoint is the same system with time reversed, so du comes from dy in the same way. For the
-gradients of Lambda, B and C, three kernels compute the states, the adjoint states or both once more
-for a block of states at a time, and read u and dy for each block. Forward and gradient make 12
-matrix products of the size of B u in all, where a layer that stores its states makes 6.
+The adjoint is the same system with time reversed, so du follows from dy in the same way. For the
+gradients of Lambda, B and C, three kernels recompute the states, the adjoint states or both for one
+block of states at a time, and read u and dy for each block. Forward and backward pass together
+take 12 matrix products of the size of B u. A layer that stores its states takes 6.
 """
 
 import functools
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from s5jax._promotion import default_promotion
+from s5jax.ops._complex import complex_to_pair, pair_to_complex
 from s5jax.ops._s5_kernels import (
     STEPS,
     Plan,
@@ -28,6 +29,9 @@ from s5jax.ops._s5_kernels import (
     tile_rows,
 )
 from s5jax.ops._scan import linear_scan
+
+_pair = functools.partial(complex_to_pair, axis=-2)
+_complex = functools.partial(pair_to_complex, axis=-2)
 
 
 def fused_scan(
@@ -41,7 +45,7 @@ def fused_scan(
     reverse: bool,
     interpret: bool,
 ) -> tuple[Float[Array, "*batch L H"], Complex[Array, "*batch P"]]:
-    """Complex numbers to pairs, and all sizes to those that the kernels take; and back."""
+    """Runs the kernels on pairs of reals and padded sizes, and converts back."""
     (*batch, L, H), P = u.shape, Lambda_bar.shape[0]
     N, states, features = math.prod(batch), max(16, 1 << (P - 1).bit_length()), H + -H % 16
 
@@ -61,7 +65,7 @@ def fused_scan(
         padded(jnp.stack([C.real, -C.imag]), 2, features, states),
         padded(D.astype(jnp.float32), features),
         padded(u.reshape(N, L, H), N, L, features),
-        padded(_pair((Lambda_bar * x0).reshape(N, P)), N, 2, states),
+        padded(_pair(Lambda_bar[None] * x0.reshape(N, P)), N, 2, states),
     )
     return y[..., :H].reshape(u.shape), _complex(last)[:, :P].reshape(*batch, P)
 
@@ -78,10 +82,10 @@ def _fused_scan(
 ) -> tuple[Float[Array, "N L H"], Float[Array, "N 2 P"]]:
     """Outputs and last states.
 
-    The adjoint of this map is this map, for conj(a), B and C transposed and in each other's place,
-    and time reversed.
+    The adjoint of this map is the same map with time reversed, a conjugated, and B and C transposed
+    and exchanged.
     """
-    y, last, _ = _solve(plan, a, B, C, D, u, start)
+    y, last, _ = _run(plan, a, B, C, D, u, start)
     return y, last
 
 
@@ -89,7 +93,7 @@ def _fused_scan(
 def _forward(
     plan: Plan, a: Array, B: Array, C: Array, D: Array, u: Array, start: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    y, last, borders = _solve(plan, a, B, C, D, u, start)
+    y, last, borders = _run(plan, a, B, C, D, u, start)
     return (y, last), (a, B, C, D, u, start, borders)
 
 
@@ -100,11 +104,11 @@ def _backward(
     a, B, C, D, u, start, borders = residuals
     dy, dlast = cotangents
     adjoint, a_conj, BT, CT = plan.adjoint, _pair(_complex(a).conj()), B.mT, C.mT
-    du, dstart, adjoint_borders = _solve(adjoint, a_conj, CT, BT, D, dy, dlast)
+    du, dstart, adjoint_borders = _run(adjoint, a_conj, CT, BT, D, dy, dlast)
 
     starts = _starts(plan, a, borders, start)
     adjoint_starts = _starts(adjoint, a_conj, adjoint_borders, dlast)
-    rows, adjoint_rows = _rows(plan, u), _rows(plan, dy)
+    rows, adjoint_rows = _chunk_rows(plan, u), _chunk_rows(plan, dy)
     B, CT = B.astype(u.dtype), CT.astype(u.dtype)
     dC = outer_products(plan, a, B, rows, adjoint_rows, starts).mT
     dB = outer_products(adjoint, a_conj, CT, adjoint_rows, rows, adjoint_starts)
@@ -121,12 +125,12 @@ def _backward(
 _fused_scan.defvjp(_forward, _backward)
 
 
-def _solve(
+def _run(
     plan: Plan, a: Array, B: Array, C: Array, D: Array, u: Array, start: Array
 ) -> tuple[Array, Array, Array]:
-    """Outputs, last states, and the last state of every chunk."""
+    """Outputs, last states of the sequences, and last states of all chunks."""
     N, L, H = u.shape
-    rows, B, C = _rows(plan, u), B.astype(u.dtype), C.astype(u.dtype)
+    rows, B, C = _chunk_rows(plan, u), B.astype(u.dtype), C.astype(u.dtype)
     ends = chunk_ends(plan, a, B, rows)[: N * plan.chunks]
     ends = _complex(ends.reshape(N, plan.chunks, *a.shape))
     borders = _borders(plan, _complex(a), ends, _complex(start))
@@ -141,10 +145,10 @@ def _borders(
     ends: Complex[Array, "N chunks P"],
     start: Complex[Array, "N P"],
 ) -> Complex[Array, "N chunks P"]:
-    """The last state of every chunk, from those of chunks that start from zero."""
+    """Last state of every chunk, from its last state if it starts from zero."""
     steps = [STEPS] * (plan.chunks - 1) + [plan.tail]
     first = -1 if plan.reverse else 0
-    ends = ends.at[:, first].add(a ** (steps[first] - 1) * start)
+    ends = ends.at[:, first].add(a[None] ** (steps[first] - 1) * start)
     decay = a**STEPS
     if plan.tail < STEPS:
         decay = jnp.broadcast_to(decay, (plan.chunks, *a.shape)).at[-1].set(a**plan.tail)
@@ -155,8 +159,8 @@ def _borders(
 def _starts(
     plan: Plan, a: Array, borders: Complex[Array, "N chunks P"], start: Array
 ) -> Float[Array, "rows 2 P"]:
-    """What the state before adds to the first input of every row."""
-    others, first = _pair(_complex(a) * borders), start[:, None]
+    """Start of every row: a times the state before it."""
+    others, first = _pair(_complex(a)[None, None] * borders), start[:, None]
     if plan.reverse:
         starts = jnp.concatenate([others[:, 1:], first], 1)
     else:
@@ -164,19 +168,11 @@ def _starts(
     return _whole_tiles(plan, starts.reshape(-1, *a.shape))
 
 
-def _rows(plan: Plan, u: Float[Array, "N L H"]) -> Float[Array, "rows steps H"]:
-    """Sequences cut into chunks; nothing is copied if L is a multiple of `STEPS`."""
+def _chunk_rows(plan: Plan, u: Float[Array, "N L H"]) -> Float[Array, "rows steps H"]:
+    """Splits sequences into chunks, without a copy if L is a multiple of `STEPS`."""
     u = jnp.pad(u, ((0, 0), (0, STEPS - plan.tail), (0, 0)))
     return _whole_tiles(plan, u.reshape(-1, STEPS, u.shape[-1]))
 
 
 def _whole_tiles(plan: Plan, rows: Array) -> Array:
     return jnp.pad(rows, ((0, -rows.shape[0] % plan.tile), (0, 0), (0, 0)))
-
-
-def _pair(z: Complex[Array, "*batch P"]) -> Float[Array, "*batch 2 P"]:
-    return jnp.stack([z.real, z.imag], -2)
-
-
-def _complex(pair: Float[Array, "*batch 2 P"]) -> Complex[Array, "*batch P"]:
-    return jax.lax.complex(pair[..., 0, :], pair[..., 1, :])

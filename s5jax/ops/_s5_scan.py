@@ -1,4 +1,4 @@
-"""S5's map of sequences in one call: fused kernels for GPUs, and what they compute."""
+"""S5 on whole sequences in one call: fused kernels for GPUs, and their reference."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._scan import linear_scan
 
 _MAX_STATES, _MAX_FEATURES = 256, 512
@@ -25,24 +25,26 @@ def s5_scan(
     reverse: bool = False,
     interpret: bool = False,
 ) -> tuple[Float[Array, "*batch L H"], Complex[Array, "*batch P"]]:
-    r"""Input projection, scan and output projection of S5, fused in Pallas kernels for GPUs.
+    r"""Runs S5's input projection, scan and output projection in fused Pallas kernels for GPUs.
 
     .. math:: x_k = \bar\Lambda x_{k-1} + \bar B u_k, \qquad
        y_k = \operatorname{Re}(C x_k) + D \odot u_k
 
-    or, with ``reverse``, :math:`x_k = \bar\Lambda x_{k+1} + \bar B u_k`. States stay on the chip:
-    one in 32 is stored, and gradients (of reverse mode, once) recompute them. Matrix products are
-    of the dtype of ``u`` and add up in float32, in which the recurrence runs; those of float32 are
-    three TF32 products each, which keeps its accuracy.
+    or, with ``reverse``, :math:`x_k = \bar\Lambda x_{k+1} + \bar B u_k`. The states stay on the
+    chip: one in 32 is stored, and the gradient recomputes the others. Only first derivatives in
+    reverse mode are supported. Matrix products are in the dtype of ``u``. They accumulate in
+    float32, in which the recurrence runs. A float32 product is three TF32 products, which preserves
+    its accuracy.
 
-    Any ``L`` will do, but ``u`` is copied unless ``L`` is a multiple of 32 and ``H`` one of 16; the
-    states are padded to a power of two. Over several devices, call it under `jax.shard_map`, since
-    XLA does not split a kernel.
+    ``u`` is copied unless ``L`` is a multiple of 32 and ``H`` a multiple of 16. The states are
+    padded to a power of two. On several devices, call the function under `jax.shard_map`, because
+    XLA does not partition a kernel.
 
     Args:
         Lambda_bar: discrete eigenvalues, ``(P,)`` with P up to 256.
         B_bar: discrete input matrix, ``(P, H)`` with H up to 512.
-        C: output matrix, ``(H, P)``; twice that of S5 where it keeps one of each conjugate pair.
+        C: output matrix, ``(H, P)``, including the factor 2 if only one state of each conjugate
+            pair is kept.
         u: inputs, ``(*batch, L, H)``, in float32, bfloat16 or float16.
         x0: state before the first step (after the last one with ``reverse``), ``(*batch, P)``;
             zero if omitted.
@@ -55,7 +57,7 @@ def s5_scan(
         the first one with ``reverse``), ``(*batch, P)``.
 
     Raises:
-        ValueError: without a GPU, or if shapes or dtypes break these rules.
+        ValueError: if there is no GPU, or a shape or dtype is not as above.
 
     Example:
         >>> import jax
@@ -68,18 +70,17 @@ def s5_scan(
         [1.    1.5   1.75  1.875] [1.875+0.j]
 
     References:
-        Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling",
-        2023, https://arxiv.org/abs/2208.04933.
+        Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933.
     """
     _check_shapes(Lambda_bar, B_bar, C, u, x0, D)
     _check_kernels(Lambda_bar, B_bar, C, u, x0)
     if not interpret and jax.default_backend() != "gpu":
         raise ValueError(
-            "s5_scan: its kernels run on a GPU, and the default device is a "
-            f"{jax.default_backend()}. Use `linear_scan` between two products, or in a layer "
-            "another `backend` than 'pallas'."
+            "s5_scan: the kernels run on a GPU, but the default device is a "
+            f"{jax.default_backend()}. Use `linear_scan` between two products, or another "
+            "`algorithm` than 'pallas' in a layer."
         )
-    from s5jax.ops._s5_pallas import fused_scan  # not above, since Pallas takes time to import
+    from s5jax.ops._s5_pallas import fused_scan  # not above: Pallas takes time to import
 
     x0 = jnp.zeros((*u.shape[:-2], *Lambda_bar.shape), jnp.complex64) if x0 is None else x0
     D = jnp.zeros(u.shape[-1:]) if D is None else D
@@ -97,7 +98,7 @@ def s5_scan_ref(
     D: Float[Array, " H"] | None = None,
     reverse: bool = False,
 ) -> tuple[Float[Array, "*batch L H"], Complex[Array, "*batch P"]]:
-    """`s5_scan` by two products around `linear_scan`, for any device, size and dtype; for tests.
+    """`s5_scan` by `linear_scan` between two products, on any device and of any size; for tests.
 
     Example:
         >>> import jax.numpy as jnp
@@ -112,7 +113,7 @@ def s5_scan_ref(
     x = linear_scan(Lambda_bar, product(u, B_bar.T), x0, reverse=reverse)
     y = product(x, C.T).real
     if D is not None:
-        y = y + D * u
+        y = y + with_axes(D, u) * u
     return y.astype(u.dtype), x[..., 0 if reverse else -1, :]
 
 
@@ -149,12 +150,14 @@ def _check_kernels(Lambda_bar: Array, B_bar: Array, C: Array, u: Array, x0: Arra
     ):
         if size > largest:
             raise ValueError(
-                f"s5_scan: `{argument}` may have at most {largest} {name}, for more do not fit "
+                f"s5_scan: `{argument}` may have at most {largest} {name}, because more do not fit "
                 f"into one multiprocessor of a GPU; got {size}. Use `linear_scan` between two "
-                "products, or in a layer another `backend` than 'pallas'."
+                "products, or another `algorithm` than 'pallas' in a layer."
             )
     if u.dtype not in _DTYPES:
-        raise ValueError(f"s5_scan: `u` must be of {', '.join(_DTYPES)}; got {u.dtype}.")
+        raise ValueError(
+            f"s5_scan: `u` must have one of the dtypes {', '.join(_DTYPES)}; got {u.dtype}."
+        )
     arrays = {"Lambda_bar": Lambda_bar, "B_bar": B_bar, "C": C, "x0": x0}
     for name, array in arrays.items():
         if array is not None and array.dtype != jnp.complex64:

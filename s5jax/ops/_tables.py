@@ -1,8 +1,9 @@
 r"""Responses and states of linear systems from two small tables, with powers by squaring.
 
 With :math:`l = a T + b` a power factors, :math:`A^l = A^{a T} A^b`, so L outputs
-:math:`C A^l x` are a product of a table with :math:`L / T` rows and one with T columns. Both grow
-by doubling, from :math:`A^{2^k} - I`: a rounded power itself would cost a slow mode its digits.
+:math:`C A^l x` are the product of a table with :math:`L / T` rows and a table with T columns. Both
+tables grow by doubling. They are built from :math:`A^{2^k} - I`, because rounding
+:math:`A^{2^k}` itself would cost a slow mode its digits.
 """
 
 import math
@@ -12,21 +13,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from s5jax.ops._vandermonde import block_length
+
+def block_length(n: int) -> int:
+    """Smallest power of two that is at least the square root of n."""
+    return 1 << math.ceil(math.log2(n) / 2)
 
 
 def free_response(
     powers: Iterator[Float[Array, "H N N"]],
-    C: Float[Array, "*batch H N"],
-    x: Float[Array, "*batch H N"],
+    C: Float[Array, "*#batch H N"],
+    x: Float[Array, "*#batch H N"],
     L: int,
 ) -> Float[Array, "*batch L H"]:
-    r""":math:`C A^l x` for :math:`l = 0, \dots, L - 1`.
+    r"""Outputs :math:`C A^l x` for :math:`l = 0, \dots, L - 1`.
 
     Args:
-        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only as many are made as used.
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only those used are computed.
         C: output vectors, ``(*batch, H, N)``.
-        x: first states, ``(*batch, H, N)``; its leading axes broadcast with those of ``C``.
+        x: first states, ``(*batch, H, N)``; their leading axes broadcast with ``C``.
         L: number of outputs.
 
     Returns:
@@ -49,13 +53,13 @@ def last_state(
     u: Float[Array, "*batch L H"],
     x0: Float[Array, "*batch H N"],
 ) -> Float[Array, "*batch H N"]:
-    r""":math:`A^L x_0 + \sum_{l=0}^{L-1} A^{L-1-l} B u_l`.
+    r"""Last state :math:`A^L x_0 + \sum_{l=0}^{L-1} A^{L-1-l} B u_l`.
 
-    Blocks of about :math:`\sqrt L` inputs are summed against a table of :math:`A^b B`; a scan runs
+    Blocks of about :math:`\sqrt L` inputs are multiplied by a table of :math:`A^b B`. A scan runs
     over the blocks.
 
     Args:
-        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only as many are made as used.
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only those used are computed.
         B: input vectors, ``(H, N)``.
         u: inputs, ``(*batch, L, H)``.
         x0: state before the first input, ``(*batch, H, N)``.
@@ -65,7 +69,7 @@ def last_state(
     """
     *batch, L, H = u.shape
     T, x, table = block_length(L), x0, B[..., None]
-    # The first block takes what L leaves when divided by T.
+    # The first block has L modulo T steps.
     first = L % T
     while table.shape[-1] < T:
         M = next(powers)
@@ -86,10 +90,10 @@ def last_state(
 def doubled(
     table: Float[Array, "*shape"], change: Float[Array, "*shape"], axis: int
 ) -> Float[Array, "*twice"]:
-    """A table, followed by itself plus the change.
+    """A table, followed by the same table plus a change.
 
-    The barrier keeps XLA from making one operation of all doublings before, again at each: S4 and
-    HOPE compile in 0.5 to 0.7 of the time.
+    The barrier keeps XLA from fusing each doubling with all earlier ones, so S4 and HOPE compile
+    faster.
     """
     return jax.lax.optimization_barrier(jnp.concatenate([table, table + change], axis))
 
@@ -100,7 +104,10 @@ def highest(subscripts: str, *operands: Inexact[Array, "..."]) -> Inexact[Array,
 
 
 def lower_toeplitz(p: Float[Array, "H n"]) -> Float[Array, "H n n"]:
-    """With entry p[i - j]: rows of one long repetition, cut one short."""
+    """Lower triangular Toeplitz matrices with the entries p[i - j].
+
+    Repeating p and n zeros, and reading rows of length 2 n - 1, shifts each row by one.
+    """
     H, n = p.shape
     repeated = jnp.tile(jnp.concatenate([p, jnp.zeros_like(p)], -1), n)
     return jnp.swapaxes(repeated[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n], -1, -2)

@@ -1,7 +1,7 @@
 r"""Sums of exponentials: kernels and states of diagonal systems, from two small tables.
 
 With :math:`l = a T + b` an exponential factors, :math:`e^{z l} = e^{z a T} e^{z b}`, so a table of
-L lags is a product of one with :math:`L / T` and one with T.
+L lags is the product of a table with :math:`L / T` lags and a table with T lags.
 """
 
 import functools
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
-from s5jax._promotion import default_promotion
+from s5jax._errors import check_positive
+from s5jax._promotion import default_promotion, with_axes
+from s5jax.ops._tables import block_length, highest
 
 
 @default_promotion
@@ -25,11 +27,11 @@ def vandermonde(
 
     .. math:: K_l = \operatorname{Re} \sum_n c_n e^{z_n l}, \qquad l = 0, \dots, L - 1
 
-    One real matrix product of two tables a feature, :math:`2 L N` multiply-adds, instead of L N
-    complex exponentials. In float32 the phases are reduced modulo :math:`2 \pi` in integers, so
-    that the error is 1e-6 of the sum of all :math:`|c_n|` at most, at any length; the direct form
-    loses digits with :math:`|\operatorname{Im} z| l`, 1e-2 at a lag of a million for a mode that
-    has not decayed.
+    One real matrix product of two tables per feature, with :math:`2 L N` multiply-adds, replaces
+    L N complex exponentials. In float32 the phases are reduced modulo :math:`2 \pi` in integers,
+    so the error is at most 1e-6 of the sum of all :math:`|c_n|`, at any length. The direct form
+    loses digits as :math:`|\operatorname{Im} z| l` grows: at a lag of a million, the error of a
+    mode that has not decayed is 1e-2.
 
     Args:
         c: weights, ``(*batch, H, N)``.
@@ -50,28 +52,31 @@ def vandermonde(
         [1.    0.5   0.25  0.125]
 
     References:
-        Gu, Gupta, Goel and Ré, "On the Parameterization and Initialization of Diagonal State Space
-        Models", 2022, https://arxiv.org/abs/2206.11893.
+        Gu et al., "Diagonal State Space Models" (S4D), 2022, https://arxiv.org/abs/2206.11893.
     """
     _check("vandermonde", c, z, L=L)
     if z.ndim == 1:
         return _shared(c, z, L)
     T = block_length(L)
-    left = c[..., None, :] * jnp.moveaxis(_exponentials(z, T, -(-L // T)), -1, -2)
+    c = c[..., None, :]
+    left = c * with_axes(jnp.moveaxis(_exponentials(z, T, -(-L // T)), -1, -2), c)
     right = _exponentials(z, 1, T)
-    product = functools.partial(jnp.einsum, "...han,hnb->...hab", precision="highest")
-    K = product(left.real, right.real) - product(left.imag, right.imag)
+    re, im = (
+        highest("...han,hnb->...hab", *parts)
+        for parts in ((left.real, right.real), (left.imag, right.imag))
+    )
+    K = re - im
     return jnp.moveaxis(K.reshape(*K.shape[:-2], math.prod(K.shape[-2:]))[..., :L], -1, -2)
 
 
 def _shared(
     c: Complex[Array, "*batch H N"], z: Complex[Array, " N"], L: int
 ) -> Float[Array, "*batch L H"]:
-    """`vandermonde` for exponents that all features share: one flat product, time before features.
+    """`vandermonde` for exponents that all features share: one product, with time first.
 
-    With real and imaginary parts stacked, and the lags of a block as rows, the gradient takes two
-    products and no transposed copy of the kernel's: 24 ms forward and backward for 64 states, 128
-    features and 16,384 lags on two CPU cores, where four products with features first took 110.
+    Real and imaginary parts are stacked, and the lags of a block are the rows. The gradient then
+    takes two products and no transposed copy of the cotangent. With features first it would take
+    four products and such a copy.
     """
     columns = c.reshape(-1, c.shape[-1]).T
     m = columns.shape[-1]
@@ -81,7 +86,7 @@ def _shared(
     right = _exponentials(z, 1, T)
     left = jnp.concatenate([left.real, -left.imag]).reshape(2 * len(z), A * m)
     right = jnp.concatenate([right.real, right.imag])
-    K = jnp.einsum("nb,nm->bm", right, left, precision="highest")
+    K = highest("nb,nm->bm", right, left)
     K = jnp.swapaxes(K.reshape(T, A, m), 0, 1).reshape(A * T, *c.shape[:-1])
     return jnp.moveaxis(K[:L], 0, -2)
 
@@ -102,8 +107,9 @@ def vandermonde_ref(
         [1.    0.5   0.25  0.125]
     """
     _check("vandermonde_ref", c, z, L=L)
-    table = jnp.exp(jnp.arange(L)[:, None, None] * z)
-    return (c[..., None, :, :] * table).sum(-1).real
+    lags, c = jnp.arange(L)[:, None, None], c[..., None, :, :]
+    table = jnp.exp(lags * with_axes(z, lags))
+    return (c * with_axes(table, c)).sum(-1).real
 
 
 @default_promotion
@@ -113,11 +119,11 @@ def vandermonde_state(
     B: Complex[Array, "H N"],
     x0: Complex[Array, "*batch H N"],
 ) -> Complex[Array, "*batch H N"]:
-    r"""The last state of a diagonal system, without those before.
+    r"""Last state of a diagonal system, without the earlier states.
 
     .. math:: x = e^{z L} x_0 + B \sum_{l=0}^{L-1} e^{z (L - 1 - l)} u_l
 
-    The transpose of `vandermonde`, by the same two tables.
+    The transpose of `vandermonde`, computed from the same two tables.
 
     Args:
         u: inputs, ``(*batch, L, H)``.
@@ -139,8 +145,7 @@ def vandermonde_state(
         [[2.75]]
 
     References:
-        Gu, Gupta, Goel and Ré, "On the Parameterization and Initialization of Diagonal State Space
-        Models", 2022, https://arxiv.org/abs/2206.11893.
+        Gu et al., "Diagonal State Space Models" (S4D), 2022, https://arxiv.org/abs/2206.11893.
     """
     _check_state("vandermonde_state", u, z, B, x0)
     *batch, L, H = u.shape
@@ -150,10 +155,13 @@ def vandermonde_state(
     blocks = jnp.pad(latest_first, [(0, 0)] * (u.ndim - 1) + [(0, A * T - L)])
     blocks = blocks.reshape(*batch, H, A, T)
     right = _exponentials(z, 1, T)
-    product = functools.partial(jnp.einsum, "...hab,hnb->...han", precision="highest")
-    sums = jax.lax.complex(product(blocks, right.real), product(blocks, right.imag))
-    driven = (sums * jnp.moveaxis(_exponentials(z, T, A), -1, -2)).sum(-2)
-    return _exponentials(z, L, 2)[..., 1] * x0 + B * driven
+    sums = jax.lax.complex(
+        *(highest("...hab,hnb->...han", blocks, part) for part in (right.real, right.imag))
+    )
+    left = jnp.moveaxis(_exponentials(z, T, A), -1, -2)
+    driven = (sums * with_axes(left, sums)).sum(-2)
+    decay, B = (with_axes(v, x0) for v in (_exponentials(z, L, 2)[..., 1], B))
+    return decay * x0 + B * driven
 
 
 @default_promotion
@@ -173,24 +181,19 @@ def vandermonde_state_ref(
         [[2.75]]
     """
     _check_state("vandermonde_state_ref", u, z, B, x0)
-    x = x0
+    x, z, B = x0, with_axes(z, x0), with_axes(B, x0)
     for k in range(u.shape[-2]):
         x = jnp.exp(z) * x + B * u[..., k, :, None]
     return x
 
 
-def block_length(n: int) -> int:
-    """The smallest power of two that is at least the root of n; flat between 1 and 2 roots."""
-    return 1 << math.ceil(math.log2(n) / 2)
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _exponentials(z: Complex[Array, "*shape"], step: int, n: int) -> Complex[Array, "*shape {n}"]:
     r""":math:`e^{z l}` for the lags ``0, step, ..., (n - 1) step``, on a new last axis."""
-    lags = jnp.asarray(step * np.arange(n), jnp.int32)
+    lags = with_axes(jnp.asarray(step * np.arange(n), jnp.int32), z[..., None])
     if z.dtype != jnp.complex64:
         return jnp.exp(z[..., None] * lags)
-    word, rest = (part[..., None] for part in _turns(z.imag))
+    word, rest = (part[..., None] for part in _revolutions(z.imag))
     size = jnp.exp(z.real[..., None] * lags)
     cos, sin = _cos_sin(word * lags, rest * lags)
     return jax.lax.complex(size * cos, size * sin)
@@ -202,15 +205,16 @@ def _exponentials_jvp(
     step: int, n: int, primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
     value = _exponentials(*primals, step, n)
-    lags = jnp.asarray(step * np.arange(n), value.real.dtype)
+    lags = with_axes(jnp.asarray(step * np.arange(n), value.real.dtype), value)
     return value, lags * value * tangents[0][..., None]
 
 
 def _cos_sin(word: Int[Array, "*shape"], rest: Float[Array, "*shape"]) -> tuple[Array, Array]:
-    r"""Cosine and sine of an angle in units of :math:`2^{-32}` turns.
+    r"""Cosine and sine of an angle in units of :math:`2^{-32}` revolutions.
 
-    The quadrant is the integer's upper bits; Taylor polynomials do the rest, to 3e-8. On a CPU XLA
-    calls `cosf` and `sinf` for one number at a time, which took most of the time of a table.
+    The upper bits of the integer are the quadrant. Taylor polynomials give the rest, with an error
+    of 3e-8. XLA on a CPU would call `cosf` and `sinf` for one number at a time, and spend most of
+    the time of a table in them.
     """
     quadrant = (word + (1 << 29)) >> 30
     x = ((word - (quadrant << 30)).astype(jnp.float32) + rest) * np.float32(2 * np.pi / 2**32)
@@ -226,11 +230,11 @@ def _cos_sin(word: Int[Array, "*shape"], rest: Float[Array, "*shape"]) -> tuple[
     )
 
 
-def _turns(angle: Float[Array, "*shape"]) -> tuple[Array, Array]:
-    r"""An angle in units of :math:`2^{-32}` turns, modulo a turn: an integer and a small rest.
+def _revolutions(angle: Float[Array, "*shape"]) -> tuple[Array, Array]:
+    r"""An angle modulo one revolution, as an integer and a small rest in units of :math:`2^{-32}`.
 
-    Wrapping integer products with the integer are then exact reductions modulo a turn. The quotient
-    by :math:`2 \pi` is a sum of exact products of halves of 12 bits.
+    Products with the integer wrap around, so they are reduced modulo a revolution exactly. The
+    quotient of the angle and :math:`2 \pi` is a sum of exact products of 12-bit halves.
     """
     whole = 1 / (2 * np.pi)
     first = np.float32(whole)
@@ -239,8 +243,8 @@ def _turns(angle: Float[Array, "*shape"]) -> tuple[Array, Array]:
     first_high, first_low = _halves(jnp.asarray(first))
     products = (high * first_high, high * first_low, low * first_high, low * first_low)
     word, rest = jnp.zeros(angle.shape, jnp.int32), jnp.zeros(angle.shape, jnp.float32)
-    for turns in (*products, angle * second):
-        scaled = (turns - jnp.round(turns)) * 2**16
+    for revolutions in (*products, angle * second):
+        scaled = (revolutions - jnp.round(revolutions)) * 2**16
         upper = jnp.round(scaled)
         scaled = (scaled - upper) * 2**16
         lower = jnp.round(scaled)
@@ -250,7 +254,7 @@ def _turns(angle: Float[Array, "*shape"]) -> tuple[Array, Array]:
 
 
 def _halves(x: Float[Array, "*shape"]) -> tuple[Array, Array]:
-    """Splits float32 numbers into two of 12 bits, by masking, which no compiler reorders."""
+    """Splits float32 numbers into two halves of 12 bits, by a mask that no compiler reorders."""
     bits = jax.lax.bitcast_convert_type(x, jnp.int32) & ~0xFFF
     high = jax.lax.bitcast_convert_type(bits, jnp.float32)
     return high, x - high
@@ -262,9 +266,7 @@ def _check(where: str, c: Array, z: Array, **length: int) -> None:
             f"{where}: `c` must have shape (*batch, H, N) and `z` shape (H, N) or (N,); got "
             f"{c.shape} and {z.shape}."
         )
-    for name, n in length.items():
-        if n < 1:
-            raise ValueError(f"{where}: `{name}` must be at least 1; got {n}.")
+    check_positive(where, **length)
 
 
 def _check_state(where: str, u: Array, z: Array, B: Array, x0: Array) -> None:

@@ -1,60 +1,19 @@
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable
 
-import numpy as np
 import pytest
+from toys import ToyOptions, ToyTask
 from true_files import prepare_all
 
+from experiments.cli.ending import run_command
 from experiments.config import Config, OptimOptions, TrainOptions
-from experiments.errors import run_command
-from experiments.mesh import make_mesh
-from experiments.models import S5Options
-from experiments.tasks import TASKS, DataOptions, Files, Source, Task
-from experiments.tasks._task import measure_classification
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyOptions(DataOptions):
-    """Data: noise whose mean has a sign."""
-
-    n_train: int = 64
-    n_validation: int = 21
-    n_test: int = 13
-    bad_index: int = -1
-    """The training example that is not finite."""
-
-
-class ToySource(Source):
-    def __init__(self, options: ToyOptions, split: str, seed: int) -> None:
-        self.options, self.split, self.seed = options, split, seed
-
-    def __len__(self) -> int:
-        return self.options.n_examples(self.split)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        key = (self.seed, ["train", "validation", "test"].index(self.split), index)
-        x = np.random.default_rng(key).normal(size=(8, 1)).astype(np.float32)
-        label = np.int32(x.sum() > 0)
-        if self.split == "train" and index == self.options.bad_index:
-            x = x * np.inf
-        return {"x": x, "label": label}
-
-
-class ToyTask(Task):
-    options_type = ToyOptions
-    d_input = 1
-    d_output = 2
-    length = 8
-
-    def source(self, split: str, *, seed: int) -> ToySource:
-        return ToySource(self.options, split, seed)
-
-    def inputs(self, batch):
-        return {"u": batch["x"]}
-
-    def measure(self, outputs, batch):
-        return measure_classification(outputs, batch["label"])
+from experiments.config.models import S5Options
+from experiments.data.sources import Files
+from experiments.devices.mesh import make_mesh
+from experiments.tasks import TASKS
+from experiments.training import fit
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +56,20 @@ def toy() -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def one_device():
     return make_mesh("data=1", batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def finished(toy, one_device, tmp_path_factory):
+    """The folder of a finished run of the toy task; not to be changed."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    fit(toy(), workdir, mesh=one_device)
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from reference import Golden, assert_close, assert_trees_close, take
 
-from experiments.tasks import _atomic_rules as rules
+from experiments.tasks.atomic import rules as rules
 
 TOLERANCE = 2e-6  # the files are in single precision
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from hippo_checks import SINGLE
-from reference import Golden, assert_close, call, kernel, take
+from reference import Golden, assert_close, call, kernel, take, take_and_pass
 from s4_checks import output_map
 from s5_checks import TOLERANCES
 
@@ -82,30 +82,18 @@ def check_dlr_init(golden: Golden) -> None:
 
 
 def check_dlr_layer(golden: Golden) -> None:
-    kernel_type, bidirectional, l_kernel, made_real, full, postact = take(
-        golden.options,
-        kernel_type=None,
-        bidirectional=False,
-        max_kernel_length=None,
-        kernel_to_real="real",
-        full=False,
-        postact=None,
+    (kernel_type, full, postact), options = take_and_pass(
+        golden.options, [dlr_from_official], kernel_type=None, full=False, postact=None
     )
     assert kernel_type == "dlr"
     for dtype, tolerance in TOLERANCES.items():
-        layer = dlr_from_official(
-            golden,
-            kernel_to_real=made_real,
-            bidirectional=bidirectional,
-            l_kernel=l_kernel,
-            dtype=dtype,
-        )
+        layer = dlr_from_official(golden, dtype=dtype, **options)
         check_layer_kernels(layer, golden["K"], tolerance)
         u = jnp.asarray(np.moveaxis(golden["u"], -1, -2), dtype)
         y = call(layer, u)
         assert_close(np.moveaxis(y, -1, -2), golden["y_pre"], tolerance)
-        layer.form = "scan"
-        assert_close(np.moveaxis(call(layer, u), -1, -2), golden["y_pre"], tolerance)
+        scan = dlr_from_official(golden, dtype=dtype, **options | {"algorithm": "scan"})
+        assert_close(np.moveaxis(call(scan, u), -1, -2), golden["y_pre"], tolerance)
         if full:
             y = output_map(layer, golden, y, "gelu_linear" if postact is None else postact)
             assert_close(np.moveaxis(y, -1, -2), golden["y"], tolerance)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reference import Golden, assert_close, call, take
+from reference import Golden, assert_close, call, take, take_and_pass
 from s4_checks import output_map
 from s5_checks import TOLERANCES
 
@@ -22,12 +22,16 @@ def check_hope_minimal(golden: Golden) -> None:
 
 
 def check_hope_block(golden: Golden) -> None:
-    d_state, decay_exp, bidirectional, _ = take(
-        golden.options, d_state=None, decay_exp=0.0, bidirectional=None, scale_factor=None
+    (d_state, bidirectional, _), options = take_and_pass(
+        golden.options,
+        [hope_block_from_official],
+        d_state=None,
+        bidirectional=None,
+        scale_factor=None,
     )
     assert bidirectional
     for dtype, tolerance in TOLERANCES.items():
-        layer = hope_block_from_official(golden, decay_exp=decay_exp, dtype=dtype)
+        layer = hope_block_from_official(golden, dtype=dtype, **options)
         assert layer.d_state == d_state
         check_samples(layer, golden["K"][0], tolerance)
         check_outputs(layer, golden, tolerance)

@@ -3,7 +3,7 @@
 import numpy as np
 from reference import Golden, take
 
-from experiments.tasks.listops import evaluate_expression
+from experiments.tasks.listops.task import evaluate_expression
 
 
 def check_listops(golden: Golden) -> None:

@@ -1,9 +1,11 @@
 """Reference files, and how arrays are compared with them."""
 
 import functools
+import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,21 +40,51 @@ class Golden(Mapping):
 def assert_close(got, expected, tolerance=1e-9):
     """Bounds the largest error relative to the largest expected magnitude."""
     got, expected = np.asarray(got), np.asarray(expected)
-    assert got.shape == expected.shape
+    assert got.shape == expected.shape, f"shapes differ: {got.shape} and {expected.shape}"
     assert np.isfinite(got).all()
     scale = np.max(np.abs(expected)) or 1
-    assert np.max(np.abs(got - expected)) <= tolerance * scale
+    error = np.max(np.abs(got - expected)) / scale
+    assert error <= tolerance, f"arrays differ by {error:.1e}, the tolerance is {tolerance}"
 
 
 def assert_trees_close(got, expected, tolerance=1e-9):
     jax.tree.map(lambda x, y: assert_close(x, y, tolerance), got, expected)
 
 
+SIZES = {"H", "L", "N", "P", "ssm_size", "blocks", "C_init"}
+"""Options that describe the arrays: their sizes, and how they were drawn."""
+
+NAMES = {
+    "disc": "discretization",
+    "max_kernel_length": "l_kernel",
+    "bn_momentum": "norm_momentum",
+}
+"""Official names of options that have another one here."""
+
+
 def take(options: dict, **defaults):
     """The named options; all others must be descriptions of sizes, so that none is overlooked."""
-    sizes = {"H", "L", "N", "P", "ssm_size", "blocks", "C_init"}
-    assert options.keys() <= defaults.keys() | sizes, "the file has options that nothing checks"
-    return [options.get(name, default) for name, default in defaults.items()]
+    return take_and_pass(options, (), **defaults)[0]
+
+
+def take_and_pass(
+    options: dict, builders: Iterable[Callable], **defaults
+) -> tuple[list, dict[str, Any]]:
+    """The named options, and all others as arguments of the public functions that build a layer."""
+    accepted = {
+        parameter.name
+        for build in builders
+        for parameter in inspect.signature(build).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    others = {
+        NAMES.get(name, name): value
+        for name, value in options.items()
+        if name not in defaults.keys() | SIZES
+    }
+    unknown = sorted(others.keys() - (accepted - {"dtype"}))
+    assert not unknown, f"the file has options that nothing takes: {unknown}"
+    return [options.get(name, default) for name, default in defaults.items()], others
 
 
 @functools.partial(jax.jit, static_argnames="return_state")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from reference import Golden, assert_close, call, kernel, take
+from reference import Golden, assert_close, call, kernel, take, take_and_pass
 from s5_checks import TOLERANCES
 
 from s5jax import ResidualBlock
@@ -15,27 +15,17 @@ from s5jax.ops import fft_conv, pair_to_complex
 
 
 def check_s4d_kernel(golden: Golden) -> None:
-    _, disc, dt_transform, real_transform, n_ssm, state, init = take(
+    (_, state, _), options = take_and_pass(
         golden.options,
+        [s4d_from_official],
         C=1,
-        disc="zoh",
-        dt_transform="exp",
-        real_transform="exp",
-        n_ssm=None,
         state=False,
-        init=None,
+        init=None,  # drawn there, read here
     )
-    assert init in (None, "diag-inv")  # drawn there, read here
     for dtype, tolerance in TOLERANCES.items():
         for channel, C in enumerate(golden["C"]):
-            layer = s4d_from_official(
-                ChainMap({"C": C[None]}, golden),
-                n_ssm=n_ssm,
-                discretization=disc,
-                dt_transform=dt_transform,
-                real_transform=real_transform,
-                dtype=dtype,
-            )
+            arrays = ChainMap({"C": C[None]}, golden)
+            layer = s4d_from_official(arrays, dtype=dtype, **options)
             assert_close(layer.raw_decay, golden["A_real_raw"], tolerance)
             assert_close(-layer.Lambda_im[...], golden["A_imag_raw"], tolerance)
             assert_close(layer.raw_step[:, None], golden["inv_dt_raw"], tolerance)
@@ -76,10 +66,19 @@ def by_steps(layer, u, state=None):
 
 
 def check_s4d_block(golden: Golden) -> None:
-    bidirectional, full = take(golden.options, bidirectional=False, full=False)
+    check_layer(golden, s4d_from_official)
+
+
+def check_layer(golden: Golden, build) -> None:
+    (full, l_max, _), options = take_and_pass(
+        golden.options, [build], full=False, l_max=None, init=None
+    )
     for dtype, tolerance in TOLERANCES.items():
-        layer = s4d_from_official(golden, bidirectional=bidirectional, dtype=dtype)
-        check_block(layer, golden, full, tolerance)
+        layer = build(golden, dtype=dtype, **options)
+        if l_max is None:
+            check_block(layer, golden, full, tolerance)
+        else:
+            check_short_kernels(layer, golden, l_max, full, tolerance)
 
 
 def check_block(layer, golden: Golden, full: bool, tolerance: float) -> None:
@@ -118,19 +117,20 @@ def check_s4d_minimal(golden: Golden) -> None:
 
 
 def check_s4_kernel(golden: Golden) -> None:
-    _, _, _, n_ssm, rank, state = take(
-        golden.options, C=1, init=None, l_max=None, n_ssm=None, rank=1, state=False
+    (_, init, _, rank, state), options = take_and_pass(
+        golden.options, [s4_from_official], C=1, init=None, l_max=None, rank=1, state=False
     )
     assert len(golden["P"]) == rank
     # Recovering C divides by what has decayed after l_kernel steps, little under Fourier.
-    inverse = 1e-8 if golden.options["init"] in ("fourier", "hippo") else 1e-9
+    inverse = 1e-8 if init in ("fourier", "hippo") else 1e-9
     arrays = {name: golden[name] for name in ("dt", "A", "B", "P", "C_tilde", "l_kernel")}
     for channel, C in enumerate(golden["C"]):
         cut = arrays | {"C_tilde": golden["C_tilde"][channel][None]}
-        recovered = s4_from_official(cut, n_ssm=n_ssm, dtype="float64")
+        recovered = s4_from_official(cut, dtype="float64", **options)
         assert_close(pair_to_complex(recovered.C[0]), C, inverse)
         for dtype, tolerance in TOLERANCES.items():
-            layer = s4_from_official(ChainMap({"C": C[None]}, golden), n_ssm=n_ssm, dtype=dtype)
+            one = ChainMap({"C": C[None]}, golden)
+            layer = s4_from_official(one, dtype=dtype, **options)
             check_dense(layer, golden, channel, tolerance, max(tolerance, inverse))
             check_kernel_and_steps(layer, golden, channel, tolerance, "y_step_linear")
             u = jnp.asarray(golden["u_step"], dtype)
@@ -140,8 +140,8 @@ def check_s4_kernel(golden: Golden) -> None:
                 assert_close(last, golden["state_step_linear"], tolerance)
             if state:
                 check_state(layer, golden, channel, tolerance)
-        layer = s4_from_official(ChainMap({"C": C[None]}, golden), n_ssm=n_ssm, dtype="float64")
-        layer.backend = "cauchy"
+        cauchy = options | {"algorithm": "cauchy", "dtype": "float64"}
+        layer = s4_from_official(one, **cauchy)
         K = golden["K"][channel].T
         assert_close(kernel(layer, len(K)), K)
 
@@ -159,20 +159,17 @@ def check_dense(layer, golden: Golden, channel: int, tolerance: float, inverse: 
 
 
 def check_s4_block(golden: Golden) -> None:
-    bidirectional, full, l_max = take(golden.options, bidirectional=False, full=False, l_max=None)
-    for dtype, tolerance in TOLERANCES.items():
-        layer = s4_from_official(golden, bidirectional=bidirectional, dtype=dtype)
-        if l_max is None:
-            check_block(layer, golden, full, tolerance)
-        else:
-            check_short_kernels(layer, golden, l_max, tolerance)
+    check_layer(golden, s4_from_official)
 
 
-def check_short_kernels(layer, golden: Golden, l_max: int, tolerance: float) -> None:
+def check_short_kernels(layer, golden: Golden, l_max: int, full: bool, tolerance: float) -> None:
     """The official layer cuts its kernels; ours never does, so they are cut here."""
-    forward, backward = kernel(layer, l_max)
-    K = np.stack([forward.at[0].add(-layer.D[...]), backward])
+    kernels = kernel(layer, l_max) if layer.bidirectional else (kernel(layer, l_max), None)
+    forward, backward = kernels
+    own = forward.at[0].add(-layer.D[...])
+    K = np.stack([own] if backward is None else [own, backward])
     assert_close(np.moveaxis(K, -1, -2), golden["K"], tolerance)
     u = jnp.asarray(np.moveaxis(golden["u"], -1, -2), layer.param_dtype)
     y = fft_conv(u, forward, k_reverse=backward)
+    y = output_map(layer, golden, y) if full else y
     assert_close(np.moveaxis(y, -1, -2), golden["y"], tolerance)

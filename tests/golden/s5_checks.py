@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from reference import Golden, assert_close, assert_trees_close, call, take
+from reference import Golden, assert_close, assert_trees_close, call, take_and_pass
 
 from s5jax.interop import s5_block_from_official, s5_from_official
 from s5jax.ops import pair_to_complex
@@ -13,20 +13,7 @@ TOLERANCES = {"float64": 1e-9, "float32": 1e-5}
 
 
 def check_map(golden: Golden) -> None:
-    conj_sym, bidirectional, clip_eigs, disc, dt = take(
-        golden.options,
-        conj_sym=True,
-        bidirectional=False,
-        clip_eigs=False,
-        disc="zoh",
-        step_rescale=None,
-    )
-    options = {
-        "conj_sym": conj_sym,
-        "bidirectional": bidirectional,
-        "clip_eigs": clip_eigs,
-        "discretization": disc,
-    }
+    (dt,), options = take_and_pass(golden.options, [s5_from_official], step_rescale=None)
     for dtype, tolerance in TOLERANCES.items():
         layer = s5_from_official(golden, dtype=dtype, **options)
         coefficients = layer.coefficients(dt)
@@ -81,11 +68,17 @@ def s5_ref(params, u, dt, options):
 
 
 def check_layer(golden: Golden) -> None:
-    activation, prenorm, batchnorm, training = take(
-        golden.options, activation=None, prenorm=None, batchnorm=None, training=None
+    (batchnorm, training, dt), options = take_and_pass(
+        golden.options,
+        [s5_block_from_official, s5_from_official],
+        batchnorm=False,
+        training=False,
+        step_rescale=None,
     )
-    assert not training
     assert batchnorm == ("bn_mean" in golden)
+    assert not (training and options.get("dropout")), "draws of dropout differ"
     for dtype, tolerance in TOLERANCES.items():
-        block = s5_block_from_official(golden, activation=activation, prenorm=prenorm, dtype=dtype)
-        assert_close(call(block, golden["u"].astype(dtype)), golden["y"], tolerance)
+        block = s5_block_from_official(golden, dtype=dtype, **options)
+        if training:
+            block.train()
+        assert_close(call(block, golden["u"].astype(dtype), dt=dt), golden["y"], tolerance)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from experiments.tasks.segmentation import segment
+from experiments.tasks.pathfinder.segmentation import segment
 
 
 def check_segmentation(golden):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reference import Golden, assert_close, call, kernel, take
+from reference import Golden, assert_close, call, kernel, take_and_pass
 from s4_checks import by_steps, output_map
 from s5_checks import TOLERANCES
 
@@ -12,22 +12,21 @@ from s5jax.interop import sgconv_from_official
 
 
 def check_sgconv(golden: Golden) -> None:
-    mode, kernel_dim, n_scales, l_max, bidirectional, full, postact, *decay = take(
+    (mode, kernel_dim, n_scales, full, postact, *decay), options = take_and_pass(
         golden.options,
+        [sgconv_from_official],
         mode=None,
         kernel_dim=None,
         num_scales=None,
-        l_max=None,
-        bidirectional=False,
         full=False,
         postact=None,
         decay_min=2.0,
         decay_max=2.0,
     )
     assert mode == "cat_randn"
-    assert postact == ("glu" if full else None)
+    assert full or postact is None
     for dtype, tolerance in TOLERANCES.items():
-        layer = sgconv_from_official(golden, l_max=l_max, bidirectional=bidirectional, dtype=dtype)
+        layer = sgconv_from_official(golden, dtype=dtype, **options)
         assert layer.w.shape[1:] == (n_scales, layer.d_model, kernel_dim)
         # The multipliers are in single precision there.
         expected = np.linspace(*decay, layer.d_model)
@@ -37,12 +36,12 @@ def check_sgconv(golden: Golden) -> None:
         check_kernel(layer, golden["k"][0], tolerance)
         u = jnp.asarray(np.moveaxis(golden["u"], -1, -2), dtype)
         y = call(layer, u)
-        if not bidirectional:
+        if not layer.bidirectional:
             assert_close(by_steps(layer, u)[0], y, tolerance)
             if dtype == "float64":
                 assert_close(by_fast_steps(layer, u), y)
         if full:
-            y = output_map(layer, golden, y)
+            y = output_map(layer, golden, y, "gelu_linear" if postact is None else postact)
         assert_close(np.moveaxis(y, -1, -2), golden["y"], tolerance)
 
 

@@ -31,7 +31,7 @@ def test_options_reach_the_layer(build):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"A": None}, {}, "must hold 'A'"),
+        ({"A": None}, {}, "must contain 'A'"),
         ({"A": np.ones(3)}, {}, r"'A' must have shape \(H, N / 2\); got \(3,\)"),
         ({"dt": np.zeros(H)}, {}, "'dt' must be positive"),
         ({"D": np.ones(5)}, {}, r"'D' must have shape \(4,\).*got \(5,\)"),
@@ -50,5 +50,5 @@ def test_rank_and_missing_output_vectors():
     arrays = official()
     with pytest.raises(ValueError, match=r"'P' must have shape \(1 or 2, H, N / 2\)"):
         s4_from_official(arrays | {"P": arrays["P"][0]})
-    with pytest.raises(ValueError, match="must hold 'C_tilde'"):
+    with pytest.raises(ValueError, match="must contain 'C_tilde'"):
         s4_from_official({name: x for name, x in arrays.items() if name != "C"})

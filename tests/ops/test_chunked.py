@@ -9,7 +9,7 @@ from s5jax import DLR, HOPE, S4, S4D
 from s5jax.ops import (
     _chunked,
     chunked_conv,
-    conv_backend,
+    conv_algorithm,
     discretize_dplr,
     dplr_chunks,
     dplr_kernel_ref,
@@ -84,7 +84,7 @@ def test_scan_of_an_accelerator(batch, monkeypatch):
 
     arrays = draw(*batch, 9, H, seed=5), *parameters
     expected = values_and_gradients(by_chunks, *arrays)
-    monkeypatch.setattr(_chunked, "scan_backend", lambda: "associative")
+    monkeypatch.setattr(_chunked, "scan_algorithm", lambda: "associative")
     monkeypatch.delattr(_chunked, "recur")  # the scan of a CPU
     assert_close(values_and_gradients(by_chunks, *arrays), expected, rtol=1e-9)
 
@@ -95,10 +95,10 @@ def test_scan_of_an_accelerator(batch, monkeypatch):
 def test_layers_agree_in_float32(layer, bidirectional):
     """At 5,000 steps, which are no multiple of a chunk; resets run in another way."""
     made = {
-        conv: layer(8, 16, bidirectional=bidirectional, conv=conv, rngs=nnx.Rngs(0))
-        for conv in ("fft", "chunked")
+        name: layer(8, 16, bidirectional=bidirectional, algorithm=name, rngs=nnx.Rngs(0))
+        for name in ("fft", "chunked")
     }
-    assert {conv: m.algorithm(5_000) for conv, m in made.items()} == {c: c for c in made}
+    assert {name: m.algorithm_for(5_000) for name, m in made.items()} == {c: c for c in made}
 
     def loss(m, u):
         return jnp.sum(jnp.tanh(m(u)) * jnp.cos(jnp.arange(5_000.0))[:, None]), m(u)
@@ -110,22 +110,24 @@ def test_layers_agree_in_float32(layer, bidirectional):
 
 def test_choice():
     on_cpu = jax.default_backend() == "cpu"
-    assert conv_backend("auto", 4096, 64) == ("chunked" if on_cpu else "fft")
-    assert conv_backend("auto", 4096, 64, batch=2) == "fft"
-    assert conv_backend("auto", 1 << 13, 128) == "fft"
-    assert conv_backend("auto", 1 << 14, 128) == ("chunked" if on_cpu else "fft")
-    assert conv_backend("auto", 1 << 16, 64, two_sided=True) == "fft"
-    assert conv_backend("auto", 100, 64) == "fft"
-    assert conv_backend("chunked", 1, 4096, two_sided=True) == "chunked"
+    assert conv_algorithm("auto", 4096, 64) == ("chunked" if on_cpu else "fft")
+    assert conv_algorithm("auto", 4096, 64, batch=2) == "fft"
+    assert conv_algorithm("auto", 1 << 13, 128) == "fft"
+    assert conv_algorithm("auto", 1 << 14, 128) == ("chunked" if on_cpu else "fft")
+    assert conv_algorithm("auto", 1 << 16, 64, bidirectional=True) == "fft"
+    assert conv_algorithm("auto", 100, 64) == "fft"
+    assert conv_algorithm("chunked", 1, 4096, bidirectional=True) == "chunked"
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"`conv` must be one of 'auto', 'fft', 'chunked'; got"):
-        conv_backend("direct", 1, 1)
+    with pytest.raises(ValueError, match=r"`algorithm` must be one of 'auto', 'fft', 'chunked'"):
+        conv_algorithm("direct", 1, 1)
     tables = hope_chunks(jnp.ones((H, N)), jnp.ones(H), 4)
     with pytest.raises(ValueError, match=r"`u` must have shape \(\*batch, L, 3\).*got \(5, 2\)"):
         chunked_conv(jnp.ones((5, 2)), tables)
-    with pytest.raises(ValueError, match="vandermonde_chunks: `T` must be at least 1; got 0"):
+    with pytest.raises(
+        ValueError, match="vandermonde_chunks: `T` must be a positive integer; got 0"
+    ):
         vandermonde_chunks(jnp.ones((H, N), complex), jnp.ones((H, N), complex), 0)
     with pytest.raises(ValueError, match="hope_chunks: `T` must be a power of two; got 6"):
         hope_chunks(jnp.ones((H, N)), jnp.ones(H), 6)

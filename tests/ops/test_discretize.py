@@ -42,7 +42,7 @@ def half_disc(dtype):
 def test_phi1_value(dtype, tolerance):
     z = half_disc("complex128").real.astype(dtype) if "float" in dtype else half_disc(dtype)
     exact = phi1_exact(z)
-    got = np.asarray(phi1(z))
+    got = np.asarray(phi1(jnp.asarray(z)))
     assert got.dtype == dtype
     assert np.max(np.abs(got - exact) / np.abs(exact)) < tolerance
 
@@ -60,7 +60,7 @@ def test_phi1_is_finite_far_away_and_twice_differentiable():
     z = jnp.array([-1e30, -1e4, -100.0, -1.0, -1e-3, 0.0])
     for f in (phi1, jax.grad(phi1), jax.grad(jax.grad(phi1))):
         assert np.isfinite(jax.jit(jax.vmap(f))(z)).all()
-    assert jax.grad(jax.grad(phi1))(0.0) == pytest.approx(1 / 3)
+    assert jax.grad(jax.grad(phi1))(jnp.array(0.0)) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("fast", "ref"), PAIRS)
@@ -70,7 +70,7 @@ def test_values_and_gradients_agree_with_the_reference(fast, ref, real):
     rng = np.random.default_rng(0)
     Lambda = -rng.exponential(size=8) + (0 if real else 3j * rng.normal(size=8))
     Lambda[0] = 0
-    Delta = rng.uniform(1e-6, 2, size=(3, 5, 8))
+    Lambda, Delta = jnp.asarray(Lambda), jnp.asarray(rng.uniform(1e-6, 2, size=(3, 5, 8)))
     weights = rng.normal(size=(2, 2, 3, 5, 8))
 
     def loss(f, Lambda, Delta):
@@ -91,7 +91,7 @@ def test_values_and_gradients_agree_with_the_reference(fast, ref, real):
 @pytest.mark.parametrize(("fast", "ref"), PAIRS)
 @jax.enable_x64(True)
 def test_small_steps_keep_float32_accuracy(fast, ref):
-    Lambda, Delta = np.array([-0.5, -0.5 + 30j]), np.array([[1e-5], [1e-4], [1e-1]])
+    Lambda, Delta = jnp.array([-0.5, -0.5 + 30j]), jnp.array([[1e-5], [1e-4], [1e-1]])
     got = fast(Lambda.astype("complex64"), Delta.astype("float32"))
     for x, y in zip(got, ref(Lambda, Delta), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)

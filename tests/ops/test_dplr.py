@@ -32,24 +32,24 @@ def system(measure="legs", N=16, seed=0):
 
 @pytest.mark.parametrize("measure", ["legs", "legt", "fourier"])
 @pytest.mark.parametrize("L", [1, 2, 31])
-@pytest.mark.parametrize("backend", ["two_table", "cauchy"])
+@pytest.mark.parametrize("algorithm", ["two_table", "cauchy"])
 @jax.enable_x64(True)
-def test_kernel_is_the_reference(measure, L, backend):
+def test_kernel_is_the_reference(measure, L, algorithm):
     arguments = system(measure)
-    got = values_and_gradients(lambda *a: dplr_kernel(*a, L, backend=backend), *arguments)
+    got = values_and_gradients(lambda *a: dplr_kernel(*a, L, algorithm=algorithm), *arguments)
     expected = values_and_gradients(lambda *a: dplr_kernel_ref(*a, L), *arguments)
     assert got[0].shape == (2, L, H)
     assert_close(got, expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ["two_table", "cauchy"])
-def test_float32_kernel_at_path_x_steps(backend):
+@pytest.mark.parametrize("algorithm", ["two_table", "cauchy"])
+def test_float32_kernel_at_path_x_steps(algorithm):
     with jax.enable_x64(True):
         Lambda, P, B, C, _ = system(N=64)
         arguments = (Lambda, P, B, C, jnp.array([1e-4, 1e-2, 1e-1]))
         single = [v.astype("complex64" if jnp.iscomplexobj(v) else "float32") for v in arguments]
         double = [v.astype("complex128" if jnp.iscomplexobj(v) else "float64") for v in single]
-        kernel = jax.jit(lambda a: dplr_kernel(*a, 4096, backend=backend))
+        kernel = jax.jit(lambda a: dplr_kernel(*a, 4096, algorithm=algorithm))
         got, exact = kernel(single), kernel(double)
         assert got.dtype == jnp.float32
         error = np.abs(got - exact).max((0, 1)) / np.abs(exact).max((0, 1))
@@ -97,8 +97,12 @@ def test_steps_of_a_batch():
 
 def test_bad_arguments_are_refused():
     arguments = system()
-    with pytest.raises(ValueError, match=r"`backend` must be one of 'auto', 'two_table', 'cauchy'"):
-        dplr_kernel(*arguments, 4, backend="fft")
+    with pytest.raises(
+        ValueError, match=r"`algorithm` must be one of 'auto', 'two_table', 'cauchy'"
+    ):
+        dplr_kernel(*arguments, 4, algorithm="fft")
     for kernel in (dplr_kernel, dplr_kernel_ref):
-        with pytest.raises(ValueError, match=f"{kernel.__name__}: `L` must be at least 1; got 0"):
+        with pytest.raises(
+            ValueError, match=f"{kernel.__name__}: `L` must be a positive integer; got 0"
+        ):
             kernel(*arguments, 0)

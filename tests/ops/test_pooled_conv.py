@@ -48,7 +48,7 @@ def test_values_and_gradients_are_those_of_xla(shape, kernel, stride, padding):
     [
         ((1, 6, 5, 1), {"padding": 1}, r"multiples of 2.*got \(1, 6, 5, 1\)"),
         ((1, 6, 6, 2), {"padding": 1}, r"`W` shape \(k, k, c, o\)"),
-        ((1, 8, 8, 1), {"padding": 0}, "2 \\* padding lies between 2 and 2; got 0"),
+        ((1, 8, 8, 1), {"padding": 0}, "2 \\* padding must be between 2 and 2; got 0"),
         ((1, 8, 8, 1), {"stride": 0}, "`stride` must be a positive integer; got 0"),
     ],
 )

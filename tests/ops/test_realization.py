@@ -68,8 +68,16 @@ def test_states_without_use_are_zero():
     K = kernel(3, 200)
     A, B, C, _ = ho_kalman(K, 8)
     np.testing.assert_allclose(response(A[0], B[0], C[0], 200)[:, 0, 0], K[:, 0], atol=1e-9)
-    A, B, C, _ = ho_kalman(0 * K, 2)
-    assert not any(v.any() for v in (A, B, C))
+    for zero in (0 * K, np.zeros((600, 2))):
+        A, B, C, _ = ho_kalman(zero, 2)
+        assert not any(v.any() for v in (A, B, C))
+
+
+def test_long_kernels_give_all_values_and_the_same_again():
+    K = np.eye(600)[:, [20]]
+    np.testing.assert_allclose(hankel_singular_values(K, 600)[0], np.arange(600) <= 20, atol=1e-12)
+    for first, again in zip(ho_kalman(K, 8), ho_kalman(K, 8), strict=True):
+        np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("order", [1, 4, 12])

@@ -150,7 +150,7 @@ def test_kernels_lower_for_cuda(monkeypatch, L, H, P, dtype):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "kernels run on a GPU, and the default device is a cpu. Use `linear_scan`"),
+        ({}, "kernels run on a GPU, but the default device is a cpu. Use `linear_scan`"),
         ({"Lambda_bar": (2, 5, 4)}, r"`Lambda_bar` must be constant over time.*got \(2, 5, 4\)"),
         ({"u": (3,)}, r"`u` must have shape \(\*batch, L, H\), L >= 1; got \(3,\)"),
         ({"u": (0, 3)}, r"L >= 1; got \(0, 3\)"),
@@ -160,7 +160,7 @@ def test_kernels_lower_for_cuda(monkeypatch, L, H, P, dtype):
         ({"D": (4,)}, r"`D` must have shape \(3,\)"),
         ({"Lambda_bar": (257,), "B_bar": (257, 3), "C": (3, 257)}, "at most 256 states.*got 257"),
         ({"u": (5, 513), "B_bar": (4, 513), "C": (513, 4)}, "at most 512 features.*got 513"),
-        ({"u": jnp.int32}, "`u` must be of float32, bfloat16, float16; got int32"),
+        ({"u": jnp.int32}, "`u` must have one of the dtypes float32, bfloat16, float16; got int32"),
         ({"C": jnp.float32}, "`C` must be complex64; got float32"),
     ],
 )
@@ -177,14 +177,16 @@ def test_bad_arguments(changes, message):
 
 
 def layers(*backends, **options):
-    return [S5(20, 16, n_blocks=2, backend=name, rngs=nnx.Rngs(0), **options) for name in backends]
+    return [
+        S5(20, 16, n_blocks=2, algorithm=name, rngs=nnx.Rngs(0), **options) for name in backends
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, "kernels run on a GPU"),
-        ({"resets": jnp.bool_}, "S5: with `backend='pallas'` all steps are equal"),
+        ({"resets": jnp.bool_}, "S5: with `algorithm='pallas'` all steps are equal"),
         ({"dt": jnp.float32}, "all steps are equal"),
         ({"lengths": jnp.int32, "return_state": True}, "all steps are equal"),
     ],
@@ -277,7 +279,7 @@ def test_layer_on_gpu(gpu, bidirectional):
     with jax.default_matmul_precision("highest"):
         fused, plain = (
             loss_and_grads(
-                S5(128, 256, bidirectional=bidirectional, backend=name, rngs=nnx.Rngs(0)),
+                S5(128, 256, bidirectional=bidirectional, algorithm=name, rngs=nnx.Rngs(0)),
                 loss,
                 u,
                 has_aux=True,

@@ -61,7 +61,7 @@ def test_wrong_shapes_are_refused(kernel):
     c, z = jnp.ones((3, 5), complex), jnp.ones((3, 5), complex)
     with pytest.raises(ValueError, match=rf"{kernel.__name__}: `c` must have shape .*\(3, 4\)"):
         kernel(c[:, :4], z, 3)
-    with pytest.raises(ValueError, match="`L` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`L` must be a positive integer; got 0"):
         kernel(c, z, 0)
 
 

@@ -4,9 +4,10 @@ import pytest
 from PIL import Image
 from true_files import cifar_batches
 
+from experiments.data.held_out import published_order
+from experiments.data.sources import Files
 from experiments.errors import UsageError
-from experiments.tasks import TASKS, Files
-from experiments.tasks._task import published_order
+from experiments.tasks import TASKS
 from experiments.tasks.pixels import SPLITS, bit_reversal, to_grey
 
 SIZES = {"n_train": 180, "n_validation": 20, "n_test": 40}

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from true_files import WORDS, write_aan
 
+from experiments.data.sources import Files
 from experiments.errors import UsageError
-from experiments.tasks import TASKS, Files
+from experiments.tasks import TASKS
 from experiments.tasks.text import END, PAD, UNKNOWN, pack, vocabulary
 
 REVIEWS = {"n_train": 160, "n_validation": 160, "n_test": 160, "l_max": 32}

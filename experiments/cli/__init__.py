@@ -1,0 +1,1 @@
+"""Command lines: flags, settings of the process, and exit codes."""

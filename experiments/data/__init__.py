@@ -1,0 +1,1 @@
+"""Data sets: how they get here, and how examples are read."""

@@ -1,0 +1,1 @@
+"""Arrays, tables and sounds of users."""

@@ -1,0 +1,1 @@
+"""The atomic tasks of the DLR paper."""

@@ -1,0 +1,1 @@
+"""ListOps, and ListOps-SubTrees."""

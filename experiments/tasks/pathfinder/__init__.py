@@ -1,0 +1,1 @@
+"""Pathfinder, Path-X, Path-256, and their segmentation."""

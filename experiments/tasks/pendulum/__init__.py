@@ -1,0 +1,1 @@
+"""The pendulum, observed at irregular times."""

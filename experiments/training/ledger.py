@@ -1,0 +1,80 @@
+"""The table of reproductions: published values beside the results of this library's runs."""
+
+import itertools
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from experiments.errors import UsageError
+from experiments.recipes import RECIPES
+from experiments.records import Results, read_results
+from experiments.tasks import get_task
+from experiments.training.display import duration
+
+BEGIN, END = "<!-- results: python -m experiments.results -->", "<!-- end of results -->"
+HEADER = (
+    *("task", "model", "preset", "metric", "published", "ours", "seeds", "epochs", "hardware"),
+    *("wall time", "commit"),
+)
+
+
+def read_ledger(folder: Path) -> list[Results]:
+    """Reads the results of all runs in a folder.
+
+    Raises:
+        UsageError: if the folder holds no results.
+    """
+    found = [read_results(path.parent) for path in sorted(folder.glob("*/results.json"))]
+    if not found:
+        raise UsageError(f"No results: {folder} holds no folder with a results.json.")
+    return [results for results in found if results is not None]
+
+
+def make_table(runs: Iterable[Results]) -> str:
+    """Formats a Markdown table with a row for each task, model, preset and hardware.
+
+    Test values are means over seeds, with their standard deviation if there are several. Only rows
+    of the preset ``paper`` have a published value, because other presets are other problems.
+    """
+    keys = ("task", "model", "preset", "device")
+
+    def key(run: Results) -> tuple[str, ...]:
+        return tuple(run[name] for name in keys)
+
+    groups = itertools.groupby(sorted(runs, key=key), key)
+    rows = [HEADER, ["---"] * len(HEADER), *(_row(list(group)) for _, group in groups)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def replace_table(text: str, table: str, where: object) -> str:
+    """Replaces the table between the marks of a text.
+
+    Raises:
+        UsageError: if the text lacks the marks.
+    """
+    if BEGIN not in text or END not in text:
+        raise UsageError(f"{where} must contain the lines {BEGIN!r} and {END!r}, in this order.")
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.split(END, 1)[1]}"
+
+
+def _row(runs: Sequence[Results]) -> Sequence[str]:
+    first = runs[0]
+    metric = first.get("metric", get_task(first["task"]).metric)  # missing in early runs
+    values = [run["test"][metric] for run in runs]
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    recipe = RECIPES.get((first["task"], first["model"], first["preset"]))
+    compares = recipe is not None and first["preset"] == "paper" and recipe.published is not None
+    return (
+        first["task"],
+        first["model"],
+        first["preset"],
+        metric,
+        f"{recipe.published:g}" if recipe is not None and compares else "",
+        f"{statistics.mean(values):.4f}{spread}",
+        ", ".join(str(run["seed"]) for run in runs),
+        " / ".join(sorted({f"{run['epochs']:g}" for run in runs if "epochs" in run})),
+        first["device"],
+        duration(statistics.mean(run["wall_s"] for run in runs)),
+        " ".join(sorted({(run["commit"] or "unknown")[:7] for run in runs})),
+    )

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from s5jax.init import s4d
+
+
+def test_s4d_scales_and_normalises():
+    Lambda, B = s4d("lin", 8)
+    scaled, B_scaled = s4d("lin", 8, real_scale=2, imag_scale=3, B_scale=5)
+    np.testing.assert_allclose(scaled, 2 * Lambda.real + 3j * Lambda.imag)
+    np.testing.assert_allclose(B_scaled, 5 * B)
+    Lambda, B = s4d("inv", 8, normalize=True)
+    assert 2 * np.sum(np.abs(B / Lambda) ** 2) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["legs", "lin", "inv", "inv2", "quad", "real"])
+def test_s4d_is_stable(method):
+    Lambda, B = s4d(method, 32)
+    assert Lambda.shape == B.shape == (16,)
+    assert (Lambda.real < 0).all()
+    assert np.isfinite(B).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: s4d("lni", 4), r"s4d: `method` must be one of.*'lin'\?"),
+        (lambda: s4d("lin", 4, B_init="one"), "s4d: `B_init` must be one of 'constant'"),
+        (lambda: s4d("lin", 5), "s4d: `N` must be even"),
+    ],
+)
+def test_bad_arguments_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
