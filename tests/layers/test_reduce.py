@@ -98,7 +98,7 @@ def test_what_cannot_be_reduced_is_refused():
 def test_a_kernel_without_end_needs_a_length(monkeypatch):
     monkeypatch.setattr("s5jax.layers._reduce._LONGEST", 1024)
     layer = Leaky(H, rngs=nnx.Rngs(0))
-    layer.decay[...] = jnp.ones((2, H))
+    layer.a[...] = jnp.ones((2, H))
     with pytest.raises(ValueError, match=r"has not decayed after 1024 lags\. Pass `l_max`"):
         reduce_order(layer, 1)
     small = reduce_order(layer, 1, l_max=100)
