@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from atomic_checks import check_atomic
@@ -134,8 +135,9 @@ def vary_s4d(arrays, options):
 def vary_hope(arrays, options):
     own = {"dt_transform": "softplus", "decay_exp": 0.25}
     layer = hope_block_from_official(arrays, dtype="float64", **own)
-    turns = np.arange(arrays["K"].shape[-1]) / arrays["K"].shape[-1]
-    G = hope_transfer_function(*layer._system(), 2 * np.pi * (turns - np.round(turns)))
+    revolutions = np.arange(arrays["K"].shape[-1]) / arrays["K"].shape[-1]
+    theta = jnp.asarray(2 * np.pi * (revolutions - np.round(revolutions)))
+    G = hope_transfer_function(*layer._system(), theta)
     y = call(layer, np.moveaxis(arrays["u"], -1, -2))
     made = {"y_pre": y, "y": output_map(layer, arrays, y), "K": G[None]}
     return arrays | {name: np.moveaxis(v, -1, -2) for name, v in made.items()}, own
