@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -299,14 +299,24 @@ LAYERS = {
 }
 
 
-def each(rows: dict[str, Row]):
+def each(rows: dict[str, Row], fast: Container[str] | None = None):
+    """The rows that the fast tier takes are those of the table, unless they are named."""
+
+    def is_slow(name: str, row: Row) -> bool:
+        return row.slow if fast is None else name not in fast
+
     return pytest.mark.parametrize(
         "row",
         [
-            pytest.param(row, id=name, marks=[pytest.mark.slow] * row.slow)
+            pytest.param(row, id=name, marks=[pytest.mark.slow] * is_slow(name, row))
             for name, row in rows.items()
         ],
     )
+
+
+def tiers(names: Iterable[Any], fast: Container[Any]) -> list[Any]:
+    """Parameters of a test, of which the fast tier takes those in ``fast``."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def make_for_devices(row: Row) -> SequenceLayer:

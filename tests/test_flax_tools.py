@@ -10,7 +10,7 @@ import optax
 import orbax.checkpoint
 import pytest
 from flax import nnx
-from helpers import LAYERS, H, assert_close, normal, run
+from helpers import LAYERS, H, assert_close, normal, run, tiers
 
 import s5jax
 from s5jax import S5, SequenceClassifier
@@ -33,7 +33,8 @@ MODULES = {name: row.make for name, row in LAYERS.items() if not row.slow} | {
     "language_adaptive": model(s5jax.LanguageModel, d_input=11, cutoffs=(3,), ffn_every=2),
     "image": model(s5jax.ImageRegressor, d_input=64, d_output=2, image_shape=(8, 8)),
 }
-every = pytest.mark.parametrize("name", MODULES)
+FAST = {"s5", "gru", "classifier", "language"}
+every = pytest.mark.parametrize("name", tiers(MODULES, FAST))
 
 
 def make(name, seed=0):
@@ -184,7 +185,10 @@ def test_vmap_over_a_stack(name):
         assert_close(y[i], run(make(name, i), u[i]))
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name in LAYERS or name == "backbone"])
+SAME_WIDTH = [name for name in MODULES if name in LAYERS or name == "backbone"]
+
+
+@pytest.mark.parametrize("name", tiers(SAME_WIDTH, FAST))
 def test_scan_over_a_stack(name):
     stack = make_stack(name)
 

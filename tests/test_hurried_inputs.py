@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import LAYERS, H, assert_close
+from helpers import LAYERS, H, assert_close, tiers
 
 import s5jax
 from s5jax import S5
@@ -22,7 +22,7 @@ def unchecked():
 VALUES = np.random.default_rng(0).integers(0, 9, (2, 5, H))
 NAMES = [name for name, row in LAYERS.items() if not row.slow]
 CAUSAL = [name for name in NAMES if not LAYERS[name].bidirectional]
-each = pytest.mark.parametrize("name", NAMES)
+each = pytest.mark.parametrize("name", tiers(NAMES, {"s5", "dlr", "attention"}))
 OBJECTS = np.array([[[1.0] * H] * 5] * 2, object)
 
 SEQUENCES = {
@@ -217,7 +217,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", tiers(MODELS, {"classifier", "language"}))
 def test_models(name):
     kind, own = MODELS[name]
     model = kind(S5, rngs=nnx.Rngs(0), **OPTIONS, **own)

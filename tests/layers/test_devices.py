@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from helpers import LAYERS, assert_close, make_for_devices, normal, run, weigh
+from helpers import LAYERS, assert_close, make_for_devices, normal, run, tiers, weigh
 from jax.sharding import AxisType
 from programs import collectives
 
@@ -75,9 +75,7 @@ def everything(row):
     return {"lengths": LENGTHS, "resets": RESETS, **own}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in LAYERS]
-)
+@pytest.mark.parametrize("name", tiers(LAYERS, FAST))
 def test_a_split_layer_with_all_edits_is_the_whole_one(name):
     layer = make_for_devices(LAYERS[name])
     assert_close(*both_ways(layer, everything(LAYERS[name])), rtol=2e-5)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import LAYERS, assert_close, each, make_for_devices, normal, weigh
+from helpers import LAYERS, assert_close, each, make_for_devices, normal, tiers, weigh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -50,7 +50,7 @@ def check(module, loss, *inputs, specs=SPECS):
         assert split == P(*spec, *[None] * (first.ndim - len(spec)))
 
 
-@each(LAYERS)
+@each(LAYERS, fast={"s5", "s4"})
 def test_layers(row):
     layer = make_for_devices(row)
     u, lengths, resets = (
@@ -65,7 +65,7 @@ def test_layers(row):
         check(layer, lambda m, u: m(u, return_state=True), u, specs=SPECS[1:])
 
 
-@pytest.mark.parametrize("name", ["s5", "s4_chunked", "gru", "sgconv", "attention"])
+@pytest.mark.parametrize("name", tiers(["s5", "s4_chunked", "gru", "sgconv", "attention"], {"s5"}))
 def test_steps_in_a_loop(name):
     """The state keeps its split, as a loop needs it."""
     layer = make_for_devices(LAYERS[name])
@@ -117,10 +117,10 @@ def test_train_step(spec):
         assert_close(train(), expected, rtol=2e-5)
 
 
-ADAPTIVE = pytest.param({"cutoffs": (3,), "div_val": 2}, id="adaptive", marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("options", [pytest.param({}, id="plain"), ADAPTIVE])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"cutoffs": (3,), "div_val": 2}], ids=["plain", "adaptive"]
+)
 def test_language_models(options):
     model = LanguageModel(GRU, d_input=9, norm="layer", rngs=nnx.Rngs(0), **OPTIONS | options)
     u = jax.random.randint(jax.random.key(0), (4, 16), 0, 9)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from helpers import LAYERS, H, assert_close, normal
+from helpers import LAYERS, H, assert_close, normal, tiers
 from jax import export
 
 import s5jax
@@ -40,9 +40,8 @@ CAUSAL = [name for name in MODULES if name in MODELS or not LAYERS[name].bidirec
 
 
 def named(names):
-    slow = {name for name in LAYERS if LAYERS[name].slow}
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+        "name", tiers(names, {"s5", "s4", "gru", "classifier", "language"})
     )
 
 

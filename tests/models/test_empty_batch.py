@@ -33,11 +33,13 @@ def make(name, **options):
 CASES = [
     (name, batch, mode, "batch") for name in MODELS for batch in ((0,), (2, 0)) for mode in MODES
 ]
+CASES += [("backbone", (0,), "eval", norm) for norm in ("layer", "scalar_layer")]
+FAST = [(name, (0,), mode, "batch") for name in ("classifier", "language") for mode in MODES]
 
 
 @pytest.mark.parametrize(
     ("name", "batch", "mode", "norm"),
-    [*CASES, *(("backbone", (0,), "eval", norm) for norm in ("layer", "scalar_layer"))],
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in FAST)) for case in CASES],
 )
 def test_models(name, batch, mode, norm):
     model, outputs = make(name, norm=norm)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import LAYERS, assert_close, run
+from helpers import LAYERS, assert_close, run, tiers
 
 from s5jax import LanguageModel, SequenceLabeler, generate
 from s5jax.models._generate import _choose
@@ -32,7 +32,7 @@ def language_model(name="s5", **options):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in STREAMING],
+    tiers(STREAMING, FAST),
 )
 def test_greedy_output_equals_full_recomputation(name):
     """The likeliest token after all tokens before it, read anew from the start as a whole."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from helpers import assert_close, loss_and_grads, normal, run
+from helpers import assert_close, loss_and_grads, normal, run, tiers
 
 from s5jax import (
     GRU,
@@ -64,9 +64,8 @@ MODELS = {
         S5, layer_options={"d_state": 8}, tie_embedding=False
     ),
 }
-SLOW = ("matcher_batch_norm", "language_model_untied")
 each = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS]
+    "name", tiers(MODELS, {"matcher", "image_regressor", "language_model"})
 )
 
 

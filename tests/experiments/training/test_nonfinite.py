@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import tiers
 from toys import ToyTask
 
 import s5jax
@@ -126,9 +127,7 @@ class Patient:
         return jax.tree.map_with_path(change, self.faults)
 
 
-@pytest.mark.parametrize(
-    "layer", [n if n == "s5" else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
-)
+@pytest.mark.parametrize("layer", tiers(LAYERS, {"s5"}))
 def test_what_is_not_finite_is_located_in_every_part(layer):
     patient = Patient(*LAYERS[layer])
     assert patient.explain().startswith("Repeated now, the step is finite")
@@ -248,7 +247,7 @@ class Words(ToyTask):
         return measure_classification(outputs, label)
 
 
-@pytest.mark.parametrize("encoder", ["embedding", "one_hot"])
+@pytest.mark.parametrize("encoder", tiers(["embedding", "one_hot"], {"embedding"}))
 @pytest.mark.parametrize(
     ("name", "value"), [("token", 2), ("token", -1), ("label", 2), ("label", -100)]
 )

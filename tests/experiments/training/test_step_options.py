@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers import tiers
 from toys import ToySource, ToyTask
 
 from experiments import plan
@@ -147,9 +148,7 @@ def test_the_average_of_the_parameters_is_evaluated_and_kept(toy, one_device):
     assert evaluate(setup, swapped, "test") == evaluate(setup, leaves, "test")
 
 
-@pytest.mark.parametrize(
-    "name", ["toy", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS)]
-)
+@pytest.mark.parametrize("name", tiers(["toy", *MODELS], {"toy"}))
 def test_two_steps_in_bfloat16_are_close_to_float32(name, toy, one_device):
     config = toy() if name == "toy" else get_recipe("pathx", name, "smoke")
     train = dataclasses.replace(config.train, precision="bfloat16")
