@@ -133,7 +133,9 @@ def test_mirrored_form_in_a_block():
     assert run(block, normal(0, 2, L, H)).shape == (2, L, H)
     assert block.out2.kernel.shape == (2 * H, 2 * H)
     for activation in ("gelu", "full_glu", "half_glu1", "half_glu2"):
-        with pytest.raises(ValueError, match=r"`activation` must be 'glu'.*3 features into 6"):
+        with pytest.raises(
+            ValueError, match=r"`activation` must be 'glu' for a layer that maps 3 features to 6"
+        ):
             ResidualBlock(make("mirrored"), activation=activation, rngs=rngs)
 
 
