@@ -204,7 +204,12 @@ LAYERS = {
     "s5_associative": Row(
         S5, {"d_state": 8, "algorithm": "associative"}, exact_hold=True, slow=True
     ),
+    "s5_block": Row(S5, {"d_state": 8, "algorithm": "block"}, exact_hold=True, slow=True),
+    "s5_block_bidirectional": Row(
+        S5, {"d_state": 8, "bidirectional": True, "algorithm": "block"}, slow=True
+    ),
     "lru": Row(LRU, {"d_state": 8}, slow=True),
+    "lru_block": Row(LRU, {"d_state": 8, "algorithm": "block"}, slow=True),
     "lru_ring": Row(
         LRU, {"d_state": 5, "r_min": 0.9, "r_max": 0.999, "algorithm": "associative"}, slow=True
     ),
@@ -315,8 +320,14 @@ def each(rows: dict[str, Row], fast: Container[str] | None = None):
 
 
 def tiers(names: Iterable[Any], fast: Container[Any]) -> list[Any]:
-    """Parameters of a test, of which the fast tier takes those in ``fast``."""
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    """Parameters of a test, of which the fast tier takes those in ``fast``; a tuple is several."""
+    return [
+        pytest.param(
+            *(name if isinstance(name, tuple) else (name,)),
+            marks=[] if name in fast else [pytest.mark.slow],
+        )
+        for name in names
+    ]
 
 
 def make_for_devices(row: Row) -> SequenceLayer:

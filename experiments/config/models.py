@@ -146,8 +146,8 @@ class S5Options(StepSizeOptions):
     """Method of discretization."""
     C_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "complex_normal"
     """Initialisation of the output matrix."""
-    algorithm: Literal["auto", "sequential", "associative", "chunked", "pallas"] = "auto"
-    """Algorithm of the scan; "pallas" fuses it with both products, on one GPU."""
+    algorithm: Literal["auto", "block", "sequential", "associative", "chunked", "pallas"] = "auto"
+    """Algorithm of the recurrence; "pallas" is fused kernels, on one GPU."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -146,9 +146,9 @@ class SequenceLayer(Module):
         """Maps a batch of sequences.
 
         A NaN or an infinity in the inputs makes outputs from its step on non-finite (the gates of a
-        GRU take infinities). In S4, S4D, DLR, SGConv, HOPE and attention it may also reach earlier
-        outputs of its sequence, because one product computes many steps; in S5, LRU and GRU it does
-        not. With ``resets``, even if all are False, it never does.
+        GRU take infinities). It may also reach earlier outputs of its sequence where one product
+        computes many steps: in S4, S4D, DLR, SGConv, HOPE and attention, and up to 15 steps back
+        with ``algorithm="block"``. With ``resets``, even if all are False, it never does.
 
         Args:
             u: inputs, ``(*batch, L, H)``, any ``L >= 1``; the batch may be empty.

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, PyTree
 from s5jax._promotion import with_axes
 from s5jax.layers._edits import Edits, select
 from s5jax.ops import ScanAlgorithm, complex_to_pair, linear_scan, pair_scan, pair_to_complex
+from s5jax.ops._blocks import entering_states, power
 
 TIME = "seq"
 EXAMPLES = "data"
@@ -118,7 +119,8 @@ def relay(
 def next_share(x: Array) -> Array:
     """Returns the value of the device that holds the following steps; zero on the last device."""
     n = jax.lax.axis_size(TIME)
-    return jax.lax.ppermute(x, TIME, [(i + 1, i) for i in range(n - 1)])
+    pairs = [(i + 1, i) for i in range(n - 1)]
+    return _as_reals(lambda x: jax.lax.ppermute(x, TIME, pairs), x)
 
 
 def feature_share(layer: M, n: int) -> M:
@@ -171,14 +173,32 @@ def split_scan(
     leaving = decay[..., end, :], last
     if reverse and resets is not None:
         leaving = tuple(select(resets[..., 0], jnp.zeros_like(v), v) for v in leaving)
+    everyone = tuple(_as_reals(lambda v: jax.lax.all_gather(v, TIME), v) for v in leaving)
 
-    def cross(state: Array, device: tuple[Array, Array]) -> tuple[Array, Array]:
+    def cross(state: Array, device: tuple[Array, ...]) -> tuple[Array, Array]:
         return _times(device[0], state) + device[1], state
 
     start = jnp.zeros_like(last) if x0 is None else x0.astype(last.dtype)
-    _, before = jax.lax.scan(cross, start, jax.lax.all_gather(leaving, TIME), reverse=reverse)
+    _, before = jax.lax.scan(cross, start, everyone, reverse=reverse)
     rest = _times(decay, before[jax.lax.axis_index(TIME)][..., None, :])
     return x + complex_to_pair(rest, axis=-2)
+
+
+def split_entering(
+    reverse: bool,
+    a: Float[Array, "2 P"],
+    e: Float[Array, "*batch n N"],
+    x0: Float[Array, "*batch N"],
+) -> tuple[Float[Array, "*batch n N"], Float[Array, "*batch N"]]:
+    """Runs `s5jax.ops._blocks.entering_states` over blocks that are split over devices.
+
+    To the devices it is the same recurrence, of the states that each makes from zero. The last
+    state is the one after the blocks of all devices.
+    """
+    _, made = entering_states(reverse, a, e, jnp.zeros_like(x0))
+    everyone = jax.lax.all_gather(made, TIME, axis=made.ndim - 1)
+    before, last = entering_states(reverse, power(a, e.shape[-2]), everyone, x0)
+    return entering_states(reverse, a, e, before[..., jax.lax.axis_index(TIME), :])[0], last
 
 
 def last_state(
@@ -202,7 +222,8 @@ def gather_edits(edits: Edits) -> Edits:
 
 def exchange(x: Array, *, split: int, join: int) -> Array:
     """Splits one axis over the devices, and joins the shares of all devices along another."""
-    return jax.lax.all_to_all(x, TIME, split % x.ndim, join % x.ndim, tiled=True)
+    axes = split % x.ndim, join % x.ndim
+    return _as_reals(lambda x: jax.lax.all_to_all(x, TIME, *axes, tiled=True), x)
 
 
 def own_share(x: Array, axis: int) -> Array:
@@ -213,7 +234,8 @@ def own_share(x: Array, axis: int) -> Array:
 
 def gather(x: Array, axis: int) -> Array:
     """Returns a whole axis on every device, from their shares."""
-    return jax.lax.all_gather(x, TIME, axis=axis % x.ndim, tiled=True)
+    axis %= x.ndim
+    return _as_reals(lambda x: jax.lax.all_gather(x, TIME, axis=axis, tiled=True), x)
 
 
 def check_shares(layer: object, name: str, size: int) -> int:
@@ -240,7 +262,12 @@ def _check_length(layer: object, u: Array, time: str | None) -> None:
 
 def _from(here: Array, x: Array) -> Array:
     """Sends the value of the device where ``here`` is true to all."""
-    return jax.lax.psum(select(here, x, 0), TIME)
+    return _as_reals(lambda x: jax.lax.psum(x, TIME), select(here, x, 0))
+
+
+def _as_reals(f: Callable[[Array], Array], x: Array) -> Array:
+    """Exchanges complex numbers as real and imaginary parts, because TPUs exchange only reals."""
+    return pair_to_complex(f(complex_to_pair(x))) if jnp.iscomplexobj(x) else f(x)
 
 
 def _times(factor: Array, x: Array) -> Array:

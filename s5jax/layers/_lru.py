@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice, check_positive
 from s5jax.init import lru_ring
-from s5jax.layers._dense import feedthrough, pair_matmul, real_matmul
-from s5jax.layers._diagonal import DiagonalLayer
-from s5jax.ops import ScanAlgorithm, StateSpace, pair_to_complex, real_state_space
+from s5jax.layers._shared_state import SharedStateAlgorithm, SharedStateLayer
+from s5jax.ops import pair_to_complex
 
 
 class LRUCoefficients(NamedTuple):
@@ -25,7 +24,7 @@ class LRUCoefficients(NamedTuple):
     D: Float[Array, " H"] | None
 
 
-class LRU(DiagonalLayer):
+class LRU(SharedStateLayer):
     r"""LRU: all features share one diagonal recurrence, stable by construction.
 
     .. math::
@@ -51,7 +50,10 @@ class LRU(DiagonalLayer):
         r_max: largest initial absolute value of an eigenvalue.
         max_phase: largest initial phase of an eigenvalue, in radians; a small one, such as
             pi / 10, with ``r_min`` near 1 suits very long sequences.
-        algorithm: algorithm of the scan, see `s5jax.ops.scan_algorithm`.
+        algorithm: for steps that are all alike ``"block"`` (matrix products, see
+            `s5jax.ops.block_scan`), an algorithm of `s5jax.ops.linear_scan`, or ``"auto"``: blocks
+            where there is an accelerator, else the scan. Blocks leave sequences with resets to the
+            scan; ``"chunked"`` refuses them.
         dtype: dtype of the matrix products and the output; by default, inputs and parameters decide
             together. States are kept in float32 or wider.
         param_dtype: dtype of the parameters.
@@ -76,8 +78,6 @@ class LRU(DiagonalLayer):
         Networks for Long Sequences", 2023, https://arxiv.org/abs/2303.06349.
     """
 
-    mixes_features = True
-
     def __init__(
         self,
         d_model: int,
@@ -87,13 +87,13 @@ class LRU(DiagonalLayer):
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 6.28,
-        algorithm: ScanAlgorithm = "auto",
+        algorithm: SharedStateAlgorithm = "auto",
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         d_model, d_state = check_positive("LRU", d_model=d_model, d_state=d_state)
-        check_choice("LRU", "algorithm", algorithm, get_args(ScanAlgorithm))
+        check_choice("LRU", "algorithm", algorithm, get_args(SharedStateAlgorithm))
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
         self.r_min, self.r_max, self.max_phase = r_min, r_max, max_phase
         self.algorithm, self.dtype, self.param_dtype = algorithm, dtype, param_dtype
@@ -133,27 +133,10 @@ class LRU(DiagonalLayer):
         """Returns zeros, one complex number per state."""
         return self.zero_state(batch_shape, self.d_state, complex_valued=True)
 
-    def drive(
-        self, coefficients: LRUCoefficients, u: Inexact[Array, "*batch H"]
-    ) -> Float[Array, "*batch 2 N"]:
-        r"""Returns :math:`\gamma \odot B u`, by one real matrix product."""
-        return pair_matmul(u.astype(self._compute_dtype(u)), coefficients.B.T)
+    def input_matrix(self, coefficients: LRUCoefficients) -> Complex[Array, "N H"]:
+        r"""Returns :math:`\gamma \odot B`."""
+        return coefficients.B
 
-    def readout(
-        self,
-        coefficients: LRUCoefficients,
-        x: Float[Array, "*batch 2 N"],
-        u: Inexact[Array, "*batch H"],
-    ) -> Inexact[Array, "*batch H"]:
-        r"""Returns :math:`\operatorname{Re}(C x) + D \odot u`, by one real matrix product."""
-        dtype = self._compute_dtype(u)
-        y = real_matmul(x, coefficients.C, dtype)
-        if coefficients.D is not None:
-            y = y + feedthrough(coefficients.D, u)
-        return y.astype(dtype)
-
-    def to_ssm(self) -> StateSpace:
-        """Returns real matrices with two states, real and imaginary part, for each complex one."""
-        self.check_use("to_ssm")
-        Lambda_bar, B, C, _ = self.coefficients()
-        return real_state_space(Lambda_bar, B, C, self.D[...])
+    def output_matrix(self, coefficients: LRUCoefficients) -> Complex[Array, "H N"]:
+        """Returns C."""
+        return coefficients.C

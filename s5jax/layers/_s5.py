@@ -18,22 +18,20 @@ from s5jax.init import (
     s5_input_matrix,
     s5_output_matrix,
 )
-from s5jax.layers._dense import feedthrough, pair_matmul, real_matmul
-from s5jax.layers._diagonal import DiagonalLayer, DiagonalRecurrence
+from s5jax.layers._dense import pair_matmul
+from s5jax.layers._diagonal import DiagonalRecurrence
 from s5jax.layers._edits import Edits
+from s5jax.layers._shared_state import SharedStateAlgorithm, SharedStateLayer
 from s5jax.ops import (
-    ScanAlgorithm,
-    StateSpace,
     complex_to_pair,
     discretize_bilinear,
     discretize_zoh,
     pair_to_complex,
-    real_state_space,
     s5_scan,
 )
 
 Discretization = Literal["zoh", "bilinear"]
-S5Algorithm = Literal[ScanAlgorithm, "pallas"]
+S5Algorithm = Literal[SharedStateAlgorithm, "pallas"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
 
@@ -63,11 +61,11 @@ class FusedRecurrence(DiagonalRecurrence):
                 "no `dt` per step, and no `lengths` together with a state. Build the layer with "
                 "another `algorithm`; its parameters are the same."
             )
-        Lambda_bar, Gamma, B, C, D = self.layer.coefficients(edits.dt, backward=reverse)
-        C = C * (2 if self.layer.conj_sym else 1)
+        coefficients = self.layer.coefficients(edits.dt, backward=reverse)
+        B, C = self.layer.input_matrix(coefficients), self.layer.output_matrix(coefficients)
         x0 = self.layer.init_state(u.shape[:-2]) if state is None else state
         u = u.astype(self.layer._compute_dtype(u))
-        y, last = s5_scan(Lambda_bar, Gamma[:, None] * B, C, u, x0, D=D, reverse=reverse)
+        y, last = s5_scan(coefficients.Lambda_bar, B, C, u, x0, D=coefficients.D, reverse=reverse)
         return y, None if state is None else last
 
     def run_both(self, u: Array, edits: Edits) -> Array:
@@ -82,7 +80,7 @@ class FusedRecurrence(DiagonalRecurrence):
         )
 
 
-class S5(DiagonalLayer):
+class S5(SharedStateLayer):
     r"""S5: all features share one diagonal state space.
 
     .. math::
@@ -113,9 +111,12 @@ class S5(DiagonalLayer):
             `s5jax.init.s5_output_matrix`.
         dt_min: smallest initial step size, in units of the continuous time of Lambda.
         dt_max: largest initial step size.
-        algorithm: algorithm of the scan, see `s5jax.ops.scan_algorithm`; or ``"pallas"``, the fused
-            kernels of `s5jax.ops.s5_scan` on a GPU, for sequences without resets or a ``dt`` per
-            step. ``"auto"`` does not choose these, as they have not been timed on a GPU yet.
+        algorithm: for steps that are all alike ``"block"`` (matrix products, see
+            `s5jax.ops.block_scan`), ``"pallas"`` (fused kernels for a GPU, see
+            `s5jax.ops.s5_scan`), an algorithm of `s5jax.ops.linear_scan`, or ``"auto"``: blocks
+            where there is an accelerator, else the scan. The kernels have not been timed on a GPU
+            yet. Blocks leave sequences with resets or a ``dt`` per step to the scan; ``"pallas"``
+            and ``"chunked"`` refuse them.
         dtype: dtype of the matrix products and the output; by default, inputs and parameters decide
             together. States are kept in float32 or wider.
         param_dtype: dtype of the parameters.
@@ -141,7 +142,6 @@ class S5(DiagonalLayer):
     """
 
     continuous_time = True
-    mixes_features = True
 
     def __init__(
         self,
@@ -226,34 +226,20 @@ class S5(DiagonalLayer):
         """Returns zeros, one complex number per kept state."""
         return self.zero_state(batch_shape, self.log_step.shape[0], complex_valued=True)
 
+    def input_matrix(self, coefficients: S5Coefficients) -> Complex[Array, "P H"]:
+        r"""Returns :math:`\Gamma \tilde B`, for one step size."""
+        return coefficients.Gamma[:, None] * coefficients.B
+
+    def output_matrix(self, coefficients: S5Coefficients) -> Complex[Array, "H P"]:
+        r"""Returns :math:`f \tilde C`."""
+        return coefficients.C * (2 if self.conj_sym else 1)
+
     def drive(
         self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
     ) -> Float[Array, "*batch 2 P"]:
         r"""Returns :math:`\Gamma \tilde B u`, by one real matrix product."""
-        Gamma, B = coefficients.Gamma, coefficients.B
-        fold = Gamma.ndim == 1
-        if fold:
-            B = Gamma[:, None] * B
-        b = pair_matmul(u.astype(self._compute_dtype(u)), B.T)
-        return b if fold else complex_to_pair(Gamma * pair_to_complex(b, axis=-2), axis=-2)
-
-    def readout(
-        self,
-        coefficients: S5Coefficients,
-        x: Float[Array, "*batch 2 P"],
-        u: Inexact[Array, "*batch H"],
-    ) -> Inexact[Array, "*batch H"]:
-        r"""Returns :math:`f \operatorname{Re}(\tilde C x) + D \odot u`, by one real product."""
-        dtype = self._compute_dtype(u)
-        C = coefficients.C * (2 if self.conj_sym else 1)
-        y = real_matmul(x, C, dtype)
-        if coefficients.D is not None:
-            y = y + feedthrough(coefficients.D, u)
-        return y.astype(dtype)
-
-    def to_ssm(self) -> StateSpace:
-        """Returns real matrices with two states, real and imaginary part, for each complex one."""
-        self.check_use("to_ssm")
-        c = self.coefficients()
-        C = c.C * (2 if self.conj_sym else 1)
-        return real_state_space(c.Lambda_bar, c.Gamma[:, None] * c.B, C, self.D[...])
+        Gamma = coefficients.Gamma
+        if Gamma.ndim == 1:
+            return super().drive(coefficients, u)
+        b = pair_matmul(u.astype(self._compute_dtype(u)), coefficients.B.T)
+        return complex_to_pair(Gamma * pair_to_complex(b, axis=-2), axis=-2)

@@ -3,6 +3,7 @@
 from s5jax.ops._attention import rotary as rotary
 from s5jax.ops._attention import window_attention as window_attention
 from s5jax.ops._attention import window_attention_ref as window_attention_ref
+from s5jax.ops._blocks import block_scan as block_scan
 from s5jax.ops._chunked import CHUNK as CHUNK
 from s5jax.ops._chunked import ChunkTables as ChunkTables
 from s5jax.ops._chunked import ConvAlgorithm as ConvAlgorithm
@@ -49,6 +50,7 @@ from s5jax.ops._multiscale import multiscale_kernel as multiscale_kernel
 from s5jax.ops._multiscale import multiscale_kernel_ref as multiscale_kernel_ref
 from s5jax.ops._multiscale import multiscale_length as multiscale_length
 from s5jax.ops._multiscale import multiscale_step as multiscale_step
+from s5jax.ops._platform import target_platform as target_platform
 from s5jax.ops._pooled_conv import pooled_conv as pooled_conv
 from s5jax.ops._pooled_conv import pooled_conv_ref as pooled_conv_ref
 from s5jax.ops._realization import balanced_truncation as balanced_truncation

@@ -1,11 +1,17 @@
 """Sliding-window attention with rotary positions, at a cost linear in the length."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from s5jax._promotion import default_promotion, with_axes
+
+MAX_SCORES = 2**25
+"""Scores that exist at once."""
 
 
 @default_promotion
@@ -67,8 +73,9 @@ def window_attention(
         t - \text{window} < s \le t
 
     R is the rotation of `rotary`. The caller scales the queries. Queries are split into blocks of
-    ``window`` steps, and each block reads its own keys and the keys of its neighbours, so cost and
-    memory grow as ``L * window``. Scores are computed in float32 or wider.
+    ``window`` steps, and each block reads its own keys and the keys of its neighbours, so the cost
+    grows as ``L * window``. If there are many scores, they exist only some rows at a time. They are
+    computed in float32 or wider.
 
     Args:
         q: queries of n heads, shape ``(*batch, L, n, d)``.
@@ -130,9 +137,11 @@ def window_attention_ref(
         >>> print(window_attention_ref(0 * v, v, v, 2, bidirectional=True)[:, 0, 0])
         [0.5 1.  2.  3.  3.5]
     """
-    P = _steps_before("window_attention_ref", q, k, v, window)
-    ids = _ids(k, segments)
-    return _attend(q, k, v, ids[..., P:, :, :], ids, P, window, bidirectional)
+    L, P = q.shape[-3], _steps_before("window_attention_ref", q, k, v, window)
+    S, ids = P + L, _ids(k, segments)
+    near = _near(jnp.arange(L), S=S, P=P, window=window, bidirectional=bidirectional)
+    q, k = rotary(q, np.arange(L)), rotary(k, np.arange(S) - P)
+    return _attend_rows(q, k, v, near, ids[..., P:, :, :], ids)
 
 
 def _attend(
@@ -145,19 +154,46 @@ def _attend(
     window: int,
     bidirectional: bool,
 ) -> Array:
-    """Attention with the full score matrix; the first query is at key P."""
-    t, s = np.arange(q.shape[-3]), np.arange(k.shape[-3]) - P
-    lag = jnp.asarray(t)[:, None] - jnp.asarray(s)[None]
-    near = (lag < window) & (lag > (-window if bidirectional else -1))
+    """Attention of queries, of which the first is at key P, to all keys, some rows at a time.
+
+    The gradient computes the scores of the rows again.
+    """
+    L, S = q.shape[-3], k.shape[-3]
+    q, k = rotary(q, np.arange(L)), rotary(k, np.arange(S) - P)
+    near = functools.partial(_near, S=S, P=P, window=window, bidirectional=bidirectional)
+    sizes = [*k.shape[:-3], k.shape[-2], S]
+    known = all(isinstance(n, int) for n in [L, *sizes])  # and not a symbol of jax.export
+    rows = max(1, MAX_SCORES // max(1, math.prod(sizes))) if known else L
+    if not known or L <= rows:
+        return _attend_rows(q, k, v, near(jnp.arange(L)), q_ids, k_ids)
+
+    @jax.checkpoint
+    def attend(some: tuple[Array, Array, Array]) -> Array:
+        q, q_ids, t = some
+        return _attend_rows(q, k, v, near(t), q_ids, k_ids)
+
+    q, q_ids = (jnp.moveaxis(_fold(_pad(x, 0, -L % rows), rows), -4, 0) for x in (q, q_ids))
+    t = jnp.arange(len(q) * rows).reshape(-1, rows)
+    y = jnp.moveaxis(jax.lax.map(attend, (q, q_ids, t)), 0, -4)
+    return y.reshape(*y.shape[:-4], t.size, *y.shape[-2:])[..., :L, :, :]
+
+
+def _attend_rows(q: Array, k: Array, v: Array, near: Array, q_ids: Array, k_ids: Array) -> Array:
+    """Attention of rotated queries to rotated keys, with all scores in memory."""
     same = q_ids[..., 0] == jnp.swapaxes(k_ids[..., 0], -1, -2)
     visible = with_axes(near, same) & same
     wide = jnp.promote_types(v.dtype, jnp.float32)
-    q, k = rotary(q, t), rotary(k, s)
     scores = jnp.einsum("...tnd,...snd->...nts", q, k, preferred_element_type=wide)
     # A padded step may see no key: a finite score keeps its softmax finite.
     scores = jnp.where(visible[..., None, :, :], scores, jnp.finfo(wide).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("...nts,...snd->...tnd", weights, v, preferred_element_type=wide)
+
+
+def _near(t: Array, *, S: int, P: int, window: int, bidirectional: bool) -> Array:
+    """Which of S keys are in the window of the queries at these steps."""
+    lag = t[:, None] - (jnp.arange(S) - P)[None]
+    return (lag < window) & (lag > (-window if bidirectional else -1))
 
 
 def _ids(k: Array, segments: Array | None) -> Array:

@@ -20,6 +20,7 @@ from s5jax._errors import check_choice
 from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._complex import complex_to_pair, pair_to_complex
 from s5jax.ops._in_place import real_factor, recur
+from s5jax.ops._platform import target_platform
 from s5jax.ops._scan import linear_scan, scan_algorithm
 from s5jax.ops._tables import doubled, highest, lower_toeplitz
 from s5jax.ops._vandermonde import _check, _exponentials
@@ -55,12 +56,14 @@ def conv_algorithm(
 ) -> str:
     """Returns the name of the algorithm that convolves sequences.
 
-    ``"auto"`` chooses ``"chunked"`` where it is faster: on a CPU, in one direction, with few states
+    On a CPU ``"auto"`` chooses ``"chunked"`` where it is faster: in one direction, with few states
     and long sequences. With up to 64 real states per feature, L must be at least 4,096 times the
     number of sequences; with up to 128, at least 16,384 times. The batch counts because the FFT
-    needs a kernel, which costs the same for any batch. In two directions ``"auto"`` is ``"fft"``,
-    because one transform serves both. The measurements behind these limits are in
-    ``docs/performance.md``; none is from a GPU.
+    needs a kernel, which costs the same for any batch. In two directions it is ``"fft"``, because
+    one transform serves both. The measurements behind these limits are in ``docs/performance.md``.
+
+    On a TPU ``"auto"`` is ``"chunked"``, as XLA takes minutes to compile a transform there. On a
+    GPU it is ``"fft"``, which moves fewer bytes; neither has been timed.
 
     Args:
         algorithm: ``"auto"``, ``"fft"`` or ``"chunked"``.
@@ -83,10 +86,13 @@ def conv_algorithm(
     check_choice("conv_algorithm", "algorithm", algorithm, get_args(ConvAlgorithm))
     if algorithm != "auto":
         return algorithm
+    platform = target_platform()
+    if platform != "cpu":
+        return "chunked" if platform == "tpu" else "fft"
     shortest = 4096 if d_state <= 64 else 16_384
     known = isinstance(L, int) and isinstance(batch, int)  # and not a symbol of jax.export
     pays = known and L >= shortest * batch and d_state <= 128 and not bidirectional
-    return "chunked" if pays and jax.default_backend() == "cpu" else "fft"
+    return "chunked" if pays else "fft"
 
 
 @default_promotion

@@ -1,11 +1,12 @@
 """Long convolutions along time, one kernel per feature."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from s5jax._promotion import default_promotion, with_axes
+from s5jax.ops._dft import cyclic_conv
+from s5jax.ops._platform import target_platform
 from s5jax.ops._tables import highest
 
 _PARTS = 4
@@ -66,7 +67,7 @@ def fft_conv(
     behind = k[:L].astype(dtype)
     ahead = jnp.zeros((0, H), dtype) if k_reverse is None else k_reverse[: L - 1].astype(dtype)
     x = u.astype(dtype).reshape(-1, L, H)
-    if L >= _LONG and not len(ahead) and jax.default_backend() == "cpu":
+    if L >= _LONG and not len(ahead) and target_platform() == "cpu":
         y = _in_parts(x, behind, _PARTS)
     else:
         y = _in_one(x, behind, ahead)
@@ -78,11 +79,18 @@ def _in_one(
 ) -> Float[Array, "b L H"]:
     """Convolves with both kernels by one transform of the whole sequence."""
     L, H = x.shape[1:]
-    n = _fft_length(L + max(len(behind) - 1, len(ahead)))
+    n = L + max(len(behind) - 1, len(ahead))
+    by_products = target_platform() == "tpu"
+    n = 1 << (n - 1).bit_length() if by_products else _fft_length(n)
     k = behind
     if len(ahead):  # modulo n, the lag -1-j is n-1-j
         gap = jnp.zeros((n - len(behind) - len(ahead), H), x.dtype)
         k = jnp.concatenate([behind, gap, jnp.flip(ahead, 0)])
+    if by_products:
+        x, k = (
+            jnp.pad(v, [(0, 0)] * (v.ndim - 2) + [(0, n - v.shape[-2]), (0, 0)]) for v in (x, k)
+        )
+        return cyclic_conv(x, k)[:, :L]
     return jnp.fft.irfft(jnp.fft.rfft(k[None], n, 1) * jnp.fft.rfft(x, n, 1), n, 1)[:, :L]
 
 

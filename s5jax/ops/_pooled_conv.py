@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from s5jax._errors import check_positive
 from s5jax._promotion import default_promotion
+from s5jax.ops._platform import target_platform
 
 
 @default_promotion
@@ -59,7 +60,7 @@ def pooled_conv(
             f"pooled_conv: `padding` must preserve the size, so 2 * padding must be between "
             f"{k - stride} and {k - 1}; got {padding}."
         )
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return pooled_conv_ref(x, W, stride=stride, padding=padding)
     n, height, width, _ = x.shape
     rows, columns, reach = height // size, width // size, k + stride

@@ -2,11 +2,11 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from s5jax._promotion import default_promotion, with_axes
+from s5jax.ops._platform import target_platform
 from s5jax.ops._scan import linear_scan
 
 _MAX_STATES, _MAX_FEATURES = 256, 512
@@ -72,12 +72,12 @@ def s5_scan(
     References:
         Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933.
     """
-    _check_shapes(Lambda_bar, B_bar, C, u, x0, D)
+    check_system("s5_scan", Lambda_bar, B_bar, C, u, x0, D)
     _check_kernels(Lambda_bar, B_bar, C, u, x0)
-    if not interpret and jax.default_backend() != "gpu":
+    if not interpret and target_platform() != "gpu":
         raise ValueError(
             "s5_scan: the kernels run on a GPU, but the default device is a "
-            f"{jax.default_backend()}. Use `linear_scan` between two products, or another "
+            f"{target_platform()}. Use `linear_scan` between two products, or another "
             "`algorithm` than 'pallas' in a layer."
         )
     from s5jax.ops._s5_pallas import fused_scan  # not above: Pallas takes time to import
@@ -108,7 +108,7 @@ def s5_scan_ref(
         >>> print(y[:, 0], last)
         [1.75 1.5  1.  ] [1.75+0.j]
     """
-    _check_shapes(Lambda_bar, B_bar, C, u, x0, D)
+    check_system("s5_scan", Lambda_bar, B_bar, C, u, x0, D)
     product = functools.partial(jnp.matmul, precision="highest")
     x = linear_scan(Lambda_bar, product(u, B_bar.T), x0, reverse=reverse)
     y = product(x, C.T).real
@@ -117,16 +117,23 @@ def s5_scan_ref(
     return y.astype(u.dtype), x[..., 0 if reverse else -1, :]
 
 
-def _check_shapes(
-    Lambda_bar: Array, B_bar: Array, C: Array, u: Array, x0: Array | None, D: Array | None
+def check_system(
+    where: str,
+    Lambda_bar: Array,
+    B_bar: Array,
+    C: Array,
+    u: Array,
+    x0: Array | None,
+    D: Array | None,
 ) -> None:
+    """Raises a ValueError unless the shapes of a system and of its inputs fit."""
     if Lambda_bar.ndim != 1:
         raise ValueError(
-            "s5_scan: `Lambda_bar` must be constant over time, of shape (P,); got "
+            f"{where}: `Lambda_bar` must be constant over time, of shape (P,); got "
             f"{Lambda_bar.shape}. Use `linear_scan` for coefficients per step."
         )
     if u.ndim < 2 or u.shape[-2] < 1:
-        raise ValueError(f"s5_scan: `u` must have shape (*batch, L, H), L >= 1; got {u.shape}.")
+        raise ValueError(f"{where}: `u` must have shape (*batch, L, H), L >= 1; got {u.shape}.")
     P, H = Lambda_bar.shape[0], u.shape[-1]
     expected = {
         "B_bar": (B_bar, (P, H)),
@@ -137,7 +144,7 @@ def _check_shapes(
     for name, (array, shape) in expected.items():
         if array is not None and array.shape != shape:
             raise ValueError(
-                f"s5_scan: `{name}` must have shape {shape} to fit `Lambda_bar` of shape "
+                f"{where}: `{name}` must have shape {shape} to fit `Lambda_bar` of shape "
                 f"{Lambda_bar.shape} and `u` of shape {u.shape}; got {array.shape}."
             )
 

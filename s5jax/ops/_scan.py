@@ -13,6 +13,7 @@ from s5jax._errors import check_choice
 from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._complex import complex_to_pair, pair_to_complex
 from s5jax.ops._in_place import real_factor, recur
+from s5jax.ops._platform import target_platform
 from s5jax.ops._tables import highest
 
 ScanAlgorithm = Literal["auto", "sequential", "associative", "chunked"]
@@ -41,7 +42,7 @@ def scan_algorithm(algorithm: str = "auto") -> ScanAlgorithm:
     check_choice("linear_scan", "algorithm", algorithm, get_args(ScanAlgorithm))
     if algorithm != "auto":
         return cast(ScanAlgorithm, algorithm)
-    return "sequential" if jax.default_backend() == "cpu" else "associative"
+    return "sequential" if target_platform() == "cpu" else "associative"
 
 
 @default_promotion

@@ -178,7 +178,7 @@ def test_nan_and_earlier_outputs(row):
         y = run(layer, bad)
         assert_close(y[1], clean[1])
         assert not jnp.isfinite(y[0, 7]).all() or (isinstance(layer, GRU) and value == jnp.inf)
-        if isinstance(layer, (S5, LRU, GRU)):
+        if isinstance(layer, (S5, LRU, GRU)) and row.options.get("algorithm") != "block":
             assert_close(y[0, :7], clean[0, :7])
         kept = run(layer, bad, resets=np.zeros((2, 12), bool))
         assert_close((kept[0, :7], kept[1]), (clean[0, :7], clean[1]))

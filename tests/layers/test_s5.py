@@ -120,3 +120,66 @@ def test_clipped_eigenvalues_are_stable_whatever_the_parameters():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         S5(**({"d_model": H, "d_state": N} | options), rngs=nnx.Rngs(0))
+
+
+def rounding_matmul(bits):
+    """A product whose operands, also in the gradient, have so many bits of mantissa."""
+    matmul = jnp.matmul
+
+    def product(a, b):
+        a, b = (jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits) for x in (a, b))
+        return matmul(a, b, precision="highest")
+
+    @jax.custom_vjp
+    def rounding(a, b):
+        return product(a, b)
+
+    def backward(operands, g):
+        g = jax.lax.reduce_precision(g, exponent_bits=8, mantissa_bits=bits)
+        return jax.vjp(product, *operands)[1](g)
+
+    rounding.defvjp(lambda a, b: (product(a, b), (a, b)), backward)
+
+    def replacement(a, b, **options):
+        return rounding(a, b) if a.dtype == jnp.float32 else matmul(a, b, **options)
+
+    return replacement
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [10, 7], ids=["tf32", "bfloat16"])
+def test_blocks_are_as_accurate_as_the_scan_on_matrix_units(bits, monkeypatch):
+    """Values and gradients against float64, with the initialisation of Path-X at its length."""
+
+    def results(algorithm, dtype):
+        layer = S5(
+            8,
+            256,
+            n_blocks=16,
+            dt_min=1e-4,
+            C_init="complex_normal",
+            bidirectional=True,
+            algorithm=algorithm,
+            rngs=nnx.Rngs(0),
+        )
+        graphdef, params = nnx.split(layer)
+        params = jax.tree.map(lambda x: x.astype(dtype), params)
+        u, w = (normal(seed, 1, 16_384, 8).astype(dtype) for seed in (1, 2))
+
+        def loss(params, u):
+            y = nnx.merge(graphdef, params)(u)
+            return jnp.sum(w * y), y
+
+        return jax.device_get(jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, u))
+
+    with jax.enable_x64(True):
+        exact = results("sequential", jnp.float64)
+    monkeypatch.setattr(jnp, "matmul", rounding_matmul(bits))
+    errors = {}
+    for algorithm in ("block", "sequential"):
+        off = jax.tree.map(
+            lambda a, b: np.abs(a - b).max() / np.abs(b).max(), results(algorithm, "float32"), exact
+        )
+        errors[algorithm] = jax.tree.leaves(off)
+    assert max(errors["block"]) < 1.2 * max(errors["sequential"])
+    assert max(errors["sequential"]) > 2.0 ** -(bits + 3)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s5jax.ops import rotary, window_attention, window_attention_ref
+from s5jax.ops import _attention, rotary, window_attention, window_attention_ref
 
 
 def draw(L, P=0, n=2, d=4, batch=(3,), dtype="float64"):
@@ -52,8 +52,10 @@ def test_reference_is_the_definition(bidirectional):
     [(1, 0, 1, False), (3, 4, 5, False), (13, 3, 4, False), (12, 4, 4, False), (9, 0, 2, True)],
 )
 @pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("max_scores", [2**25, 30, 1])
 @jax.enable_x64(True)
-def test_blocks_are_the_reference(L, P, window, bidirectional, segmented):
+def test_blocks_are_the_reference(L, P, window, bidirectional, segmented, max_scores, monkeypatch):
+    monkeypatch.setattr(_attention, "MAX_SCORES", max_scores)
     arrays = draw(L, P)
     starts = np.random.default_rng(1).random((3, P + L)) < 0.2
     segments = jnp.asarray(np.cumsum(starts, -1)) if segmented else None
