@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: train test test-all format check notebooks clean
+.PHONY: train test test-all format check check-accelerators notebooks clean
 
 .venv/.train: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -14,6 +14,12 @@ ARGS ?=
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@ .venv/.train
+
+# Apart from .venv, because JAX looks for the devices of every compiler that is installed.
+.venv-aot/.done: pyproject.toml
+	test -x .venv-aot/bin/python || $(PYTHON) -m venv .venv-aot
+	.venv-aot/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,aot-cuda,aot-tpu]'
+	touch $@
 
 train: .venv/.train  ## The main job: S5 on Path-X, on images that the program draws itself.
 	$(BIN)/python -m experiments.train --task=pathx $(ARGS)
@@ -29,6 +35,9 @@ test: check  ## Checks, doctests and the fast tier of tests.
 test-all: check  ## Everything that this machine can run.
 	$(BIN)/python -m pytest -n auto --dist worksteal --doctest-modules s5jax experiments tests -m "not gpu" $(ARGS)
 
+check-accelerators: .venv-aot/.done  ## Compiles for a GPU and a TPU that are not here; takes half an hour.
+	JAX_PLATFORMS=cpu .venv-aot/bin/python -m experiments.bench --suite=compile $(ARGS)
+
 format: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -37,4 +46,4 @@ notebooks: .venv/.test  ## Runs the scripts in notebooks/ and writes their twins
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-aot

@@ -59,17 +59,19 @@ def pytest_runtest_protocol(item):
 
 
 finished = itertools.count(1)
+MAPPINGS = Path("/proc/self/maps")
 
 
 @pytest.fixture(autouse=True)
 def few_programs():
-    """Forgets compiled programs now and then.
+    """Forgets compiled programs when there are many.
 
     Each takes a few memory mappings, and Linux ends a process that has more than 65,530: so did a
-    worker after 600 tests of the slow tier.
+    worker after 600 tests of the slow tier. To forget them takes seconds, and to read them again.
     """
     yield
-    if next(finished) % 100 == 0:
-        import jax  # after the environment has been set
+    if next(finished) % 50 == 0 and MAPPINGS.exists():
+        if len(MAPPINGS.read_bytes().splitlines()) > 30_000:
+            import jax  # after the environment has been set
 
-        jax.clear_caches()
+            jax.clear_caches()

@@ -9,6 +9,7 @@ import jax
 
 from experiments.bench import pipelines, ratios, training
 from experiments.bench.accelerator import gpu_rows
+from experiments.bench.compiled import compiled_rows
 from experiments.bench.contestants import Size
 from experiments.bench.layers import layer_times
 from experiments.bench.roofline import Roofline
@@ -17,7 +18,7 @@ from experiments.data.sources import DATA_DIR, Files
 from experiments.errors import UsageError
 from experiments.recipes import get_recipe
 
-Suite = Literal["ci", "layers", "models", "tasks", "generators", "gpu"]
+Suite = Literal["ci", "layers", "models", "tasks", "generators", "gpu", "compile"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,8 @@ class BenchFlags:
     """ci: every claim about speed as a ratio, larger is better; layers: all layers against length,
     by every algorithm; models: the train step of every model; tasks: the input pipeline of every
     task; generators: the synthetic data generators; gpu: targets for a large GPU, on batches of 32
-    sequences."""
+    sequences; compile: memory and traffic of programs for an NVIDIA H200 and a TPU v5e, compiled
+    here without them."""
     json: Path | None = None
     """File to write the rows to."""
     picture: Path | None = None
@@ -100,4 +102,5 @@ SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
     "tasks": lambda flags, _: pipelines.task_rows(Files(flags.data_dir)),
     "generators": lambda flags, _: pipelines.generator_rows(),
     "gpu": _gpu,
+    "compile": lambda flags, _: compiled_rows(),
 }

@@ -76,7 +76,15 @@ def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def replicate(arrays: Any, mesh: Mesh) -> Any:
-    """Sends the arrays of process 0 to every device of all processes."""
+    """Sends the arrays of process 0 to every device of all processes.
+
+    For devices that are not here (`jax.experimental.topologies`) it describes the arrays.
+    """
+    if mesh.devices.flat[0].platform not in ("cpu", jax.default_backend()):
+        sharding = replicated(mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays
+        )
     if jax.process_count() > 1:
         arrays = multihost_utils.broadcast_one_to_all(arrays)
     return jax.make_array_from_process_local_data(replicated(mesh), arrays)

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, PyTree
 
 from s5jax.layers._edits import Edits, select_state
-from s5jax.ops import StateSpace, complex_to_pair, pair_to_complex
+from s5jax.ops import StateSpace, complex_to_pair, pair_to_complex, target_platform
 
 
 @runtime_checkable
@@ -71,6 +71,8 @@ def scan_steps(
 
 
 _KEPT = 128
+_UNROLLED = 16
+"""Steps of an iteration on a GPU, where each kernel costs a launch."""
 
 
 def _scan(
@@ -81,9 +83,10 @@ def _scan(
     reverse: bool,
 ) -> tuple[PyTree[Array], Array]:
     """Runs `jax.lax.scan`, but the gradient keeps one state in 128 and recomputes the others."""
+    unroll = _UNROLLED if target_platform() == "gpu" else 1
 
     def run(state: PyTree, inputs: PyTree) -> tuple[PyTree, Array]:
-        return jax.lax.scan(body, state, inputs, reverse=reverse)
+        return jax.lax.scan(body, state, inputs, reverse=reverse, unroll=unroll)
 
     L = jax.tree.leaves(inputs)[0].shape[0]
     if not isinstance(L, int) or L < _KEPT:

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, run
+from helpers import assert_close, normal, run
 
 from s5jax import GRU
+from s5jax.layers import _steps
 
 H, N = 3, 5
 
@@ -51,3 +52,18 @@ def test_layer_is_the_published_recurrence(bidirectional):
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="GRU: `d_state` must be a positive integer"):
         GRU(H, 0, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("L", [20, 300])
+def test_steps_are_unrolled_for_a_gpu(L, monkeypatch):
+    """The same values and gradients, by iterations of sixteen steps."""
+    layer, u = GRU(3, 4, rngs=nnx.Rngs(0)), normal(0, 2, L, 3)
+
+    def loss(u):
+        y = layer(u)
+        return jnp.sum(y**2), y
+
+    expected = jax.jit(jax.value_and_grad(loss, has_aux=True))(u)
+    monkeypatch.setattr(_steps, "target_platform", lambda: "gpu")
+    assert "unroll=16" in str(jax.make_jaxpr(layer)(u))
+    assert_close(jax.jit(jax.value_and_grad(loss, has_aux=True))(u), expected)
