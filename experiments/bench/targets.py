@@ -16,8 +16,9 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_TRACEBACK_FILTERING": "off",
 }
-"""Variables of a process that compiles: nothing looks for the accelerators."""
+"""Variables of a process that compiles: nothing looks for accelerators, and errors come last."""
 
 _H200 = """
 gpu_device_info {

@@ -35,8 +35,11 @@ def test_a_compilation_that_takes_too_long(installed, monkeypatch):
 
 
 def test_a_program_that_does_not_compile(installed):
-    case = dataclasses.replace(CASE, name="S6")
-    assert compile_apart(case).failure == "does not compile: KeyError: 'S6'"
+    """The last line of its error is the reason, whether or not the compiler is here."""
+    failure = compile_apart(dataclasses.replace(CASE, name="S6")).failure
+    assert failure is not None
+    assert failure.startswith("does not compile: ")
+    assert "Error" in failure
 
 
 def test_every_layer_is_compiled_for_every_target():
