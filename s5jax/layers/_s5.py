@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float
 
 from s5jax._errors import check_choice, check_positive
 from s5jax._promotion import with_axes
@@ -18,7 +18,6 @@ from s5jax.init import (
     s5_input_matrix,
     s5_output_matrix,
 )
-from s5jax.layers._dense import pair_matmul
 from s5jax.layers._diagonal import DiagonalRecurrence
 from s5jax.layers._edits import Edits
 from s5jax.layers._shared_state import SharedStateAlgorithm, SharedStateLayer
@@ -227,19 +226,14 @@ class S5(SharedStateLayer):
         return self.zero_state(batch_shape, self.log_step.shape[0], complex_valued=True)
 
     def input_matrix(self, coefficients: S5Coefficients) -> Complex[Array, "P H"]:
-        r"""Returns :math:`\Gamma \tilde B`, for one step size."""
-        return coefficients.Gamma[:, None] * coefficients.B
+        r"""Returns :math:`\Gamma \tilde B` for one step size, else :math:`\tilde B`."""
+        Gamma, B = coefficients.Gamma, coefficients.B
+        return B if Gamma.ndim > 1 else Gamma[:, None] * B
+
+    def input_scale(self, coefficients: S5Coefficients) -> Complex[Array, "*batch P"] | None:
+        r"""Returns :math:`\Gamma` if there are several step sizes."""
+        return coefficients.Gamma if coefficients.Gamma.ndim > 1 else None
 
     def output_matrix(self, coefficients: S5Coefficients) -> Complex[Array, "H P"]:
         r"""Returns :math:`f \tilde C`."""
         return coefficients.C * (2 if self.conj_sym else 1)
-
-    def drive(
-        self, coefficients: S5Coefficients, u: Inexact[Array, "*batch H"]
-    ) -> Float[Array, "*batch 2 P"]:
-        r"""Returns :math:`\Gamma \tilde B u`, by one real matrix product."""
-        Gamma = coefficients.Gamma
-        if Gamma.ndim == 1:
-            return super().drive(coefficients, u)
-        b = pair_matmul(u.astype(self._compute_dtype(u)), coefficients.B.T)
-        return complex_to_pair(Gamma * pair_to_complex(b, axis=-2), axis=-2)

@@ -12,7 +12,14 @@ from s5jax.layers._dense import feedthrough, pair_matmul, real_matmul
 from s5jax.layers._devices import last_state, split_entering
 from s5jax.layers._diagonal import DiagonalLayer, DiagonalRecurrence
 from s5jax.layers._edits import Edits
-from s5jax.ops import ScanAlgorithm, StateSpace, real_state_space, target_platform
+from s5jax.ops import (
+    ScanAlgorithm,
+    StateSpace,
+    complex_to_pair,
+    pair_to_complex,
+    real_state_space,
+    target_platform,
+)
 from s5jax.ops._blocks import BlockTables, block_tables, run_blocks, state_after, steps_of_block
 
 SharedStateAlgorithm = Literal[ScanAlgorithm, "block"]
@@ -138,17 +145,25 @@ class SharedStateLayer(DiagonalLayer):
         return super().algorithm_for(L, batch)
 
     def input_matrix(self, coefficients: Any) -> Complex[Array, "P H"]:
-        r"""Returns :math:`\bar B` of constant coefficients."""
+        r"""Returns :math:`\bar B`, without what `input_scale` multiplies by."""
         raise NotImplementedError(f"{type(self).__name__} must define `input_matrix`.")
 
     def output_matrix(self, coefficients: Any) -> Complex[Array, "H P"]:
         """Returns C, with the factor 2 if only one state of each conjugate pair is kept."""
         raise NotImplementedError(f"{type(self).__name__} must define `output_matrix`.")
 
+    def input_scale(self, coefficients: Any) -> Complex[Array, "*batch P"] | None:
+        """Returns what differs between steps in the input matrix, a factor for each state."""
+        del coefficients
+        return None
+
     def drive(self, coefficients: Any, u: Inexact[Array, "*batch H"]) -> Float[Array, "*batch 2 P"]:
         r"""Returns :math:`\bar B u`, by one real matrix product."""
-        B = self.input_matrix(coefficients)
-        return pair_matmul(u.astype(self._compute_dtype(u)), B.T)
+        b = pair_matmul(u.astype(self._compute_dtype(u)), self.input_matrix(coefficients).T)
+        scale = self.input_scale(coefficients)
+        if scale is None:
+            return b
+        return complex_to_pair(scale * pair_to_complex(b, axis=-2), axis=-2)
 
     def readout(
         self, coefficients: Any, x: Float[Array, "*batch 2 P"], u: Inexact[Array, "*batch H"]
