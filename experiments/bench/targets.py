@@ -17,8 +17,12 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_TRACEBACK_FILTERING": "off",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
 }
-"""Variables of a process that compiles: nothing looks for accelerators, and errors come last."""
+"""Variables of a process that compiles.
+
+Nothing looks for accelerators, errors come last, and no program is read from a cache.
+"""
 
 _H200 = """
 gpu_device_info {

@@ -122,8 +122,7 @@ class SharedStateLayer(DiagonalLayer):
     .. math:: x_k = \bar\Lambda x_{k-1} + \bar B u_k, \qquad
               y_k = \operatorname{Re}(C x_k) + D \odot u_k
 
-    A layer implements ``coefficients`` with the fields ``Lambda_bar`` and ``D``,
-    `input_matrix` and
+    A layer implements ``coefficients`` with the fields ``Lambda_bar`` and ``D``, `input_matrix` and
     `output_matrix`.
     """
 
