@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, get_args
 
@@ -18,6 +19,7 @@ from s5jax.layers._inputs import split_states
 from s5jax.models._arguments import BlockArguments, Encoder, block_options
 from s5jax.models._base import Call, Result, SequenceModule
 from s5jax.models._block import ResidualBlock
+from s5jax.models._depth import run_units
 from s5jax.models._encoders import ENCODERS
 from s5jax.models._feed_forward import FeedForward
 from s5jax.models._norm import check_stepwise, explain_writes, make_norm, normalise
@@ -169,16 +171,24 @@ class SequenceBackbone(SequenceModule):
             remat = functools.partial(nnx.remat, graph_updates=False)  # writes what changed only
             run_block = explain_writes(remat(run_block))
             run_feed_forward = explain_writes(remat(run_feed_forward))
-        states = []
-        for i, block in enumerate(self.blocks):
-            x, new_state = run_block(block, x, before[i], rngs)
-            states.append(new_state)
-            for feed_forward in self._after(i):
-                x = run_feed_forward(feed_forward, x, rngs)
+
+        def run_unit(unit: Any, x: Array, before: PyTree, rngs: nnx.Rngs | None) -> Any:
+            *blocks, feed_forward = unit
+            states = []
+            for block, state in zip(blocks, before, strict=True):
+                x, new_state = run_block(block, x, state, rngs)
+                states.append(new_state)
+            return x if feed_forward is None else run_feed_forward(feed_forward, x, rngs), states
+
+        n = self.ffn_every or 1
+        starts = range(0, self.n_layers, n)
+        units = [(*self.blocks[i : i + n], self._after(min(i + n, self.n_layers))) for i in starts]
+        first = [tuple(before[i : i + n]) for i in starts]
+        x, states = run_units(run_unit, units, x, first, rngs, remat=self.remat)
         if self.last_norm is not None:
             x = normalise(self.last_norm, x, valid)
             x = x if valid is None else select(valid, x, 0)
-        return x, tuple(states) if call.return_state else None
+        return x, tuple(itertools.chain(*states)) if call.return_state else None
 
     def advance(
         self, u: Shaped[Array, "..."], state: PyTree[Array], dt: Array | None = None
@@ -190,17 +200,17 @@ class SequenceBackbone(SequenceModule):
         for i, block in enumerate(self.blocks):
             x, new_state = block.advance(x, before[i], dt)
             states.append(new_state)
-            for feed_forward in self._after(i):
+            if (feed_forward := self._after(i + 1)) is not None:
                 x = feed_forward.step(x)
         if self.last_norm is not None:
             check_stepwise(self.last_norm)
             x = normalise(self.last_norm, x)
         return x, tuple(states)
 
-    def _after(self, i: int) -> Sequence[FeedForward]:
-        """The feed-forward block that follows a residual block, if there is one."""
-        position, rest = divmod(i + 1, self.ffn_every or self.n_layers + 1)
-        return [] if rest else [self.feed_forwards[position - 1]]
+    def _after(self, n: int) -> FeedForward | None:
+        """The feed-forward block that follows n residual blocks, if there is one."""
+        position, rest = divmod(n, self.ffn_every or self.n_layers + 1)
+        return None if rest else self.feed_forwards[position - 1]
 
     def _encode(self, u: Array, rngs: nnx.Rngs | None = None) -> Array:
         """The features of the first block, NaN for tokens outside of the vocabulary."""

@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, PyTree, Shaped
 
+from s5jax._keep import keep
 from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import flat_apply
 from s5jax.layers._edits import select
@@ -119,7 +120,7 @@ class ResidualBlock(SequenceModule):
         u = u if valid is None else select(valid, u, 0)
         x = normalise(self.norm, u, valid) if prenorm else u
         x, state = call.of(self.layer, x, state=call.state, edits=call.edits)
-        y = u + self._activate(x, call.rngs)
+        y = u + self._activate(keep(x), call.rngs)
         y = y if prenorm else normalise(self.norm, y, valid)
         return y if valid is None else select(valid, y, 0), state
 

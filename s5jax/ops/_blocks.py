@@ -21,6 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Complex, Float, Integer
 
 from s5jax._errors import check_positive
+from s5jax._keep import keep
 from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._complex import complex_to_pair
 from s5jax.ops._s5_scan import check_system
@@ -112,6 +113,7 @@ def _entering_states_jvp(
     a, e, x0 = primals
     a_dot, e_dot, x0_dot = tangents
     states, last = entering_states(reverse, a, e, x0)
+    states = keep(states)
     driven = [e_dot] if not isinstance(e_dot, SymbolicZero) else []
     if not isinstance(a_dot, SymbolicZero):
         driven.append(_pair_times(a_dot, states))
