@@ -1,28 +1,46 @@
 # `make train` and `make test` do all set-up on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ARGS ?=
 
-.PHONY: train test test-all format check check-accelerators notebooks clean
+# The accelerator to install for: cuda, tpu or none; by default the one that this machine has.
+ifndef ACCELERATOR
+ACCELERATOR := $(shell $(PYTHON) experiments/devices/accelerator.py)
+endif
+ifneq ($(words $(filter cuda tpu none,$(ACCELERATOR))) $(words $(ACCELERATOR)),1 1)
+$(error ACCELERATOR must be cuda, tpu or none; got '$(ACCELERATOR)')
+endif
+ifneq ($(ACCELERATOR),none)
+EXTRA := ,$(ACCELERATOR)
+ON_IT := JAX_PLATFORMS=$(ACCELERATOR)
+PRESET := --preset=paper
+endif
 
-.venv/.train: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train]'
+.PHONY: train test test-all format check check-accelerators gpu-report notebooks clean
+
+# Another accelerator starts afresh, because JAX looks for the devices of every compiler that is installed.
+.venv/.for-$(ACCELERATOR):
+	if ls .venv/.for-* >/dev/null 2>&1; then $(PYTHON) -m venv --clear .venv; \
+	elif test ! -x $(BIN)/python; then $(PYTHON) -m venv .venv; fi
 	touch $@
 
-.venv/.test: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+.venv/.train: pyproject.toml .venv/.for-$(ACCELERATOR)
+	$(PIP) '.[train$(EXTRA)]'
+	touch $@
+
+.venv/.test: pyproject.toml .venv/.for-$(ACCELERATOR)
+	$(PIP) '.[test$(EXTRA)]'
 	touch $@ .venv/.train
 
-# Apart from .venv, because JAX looks for the devices of every compiler that is installed.
+# Apart from .venv, for the same reason.
 .venv-aot/.done: pyproject.toml
 	test -x .venv-aot/bin/python || $(PYTHON) -m venv .venv-aot
-	.venv-aot/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,aot-cuda,aot-tpu]'
+	.venv-aot/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,aot-cuda,tpu]'
 	touch $@
 
 train: .venv/.train  ## The main job: S5 on Path-X, on images that the program draws itself.
-	$(BIN)/python -m experiments.train --task=pathx $(ARGS)
+	$(ON_IT) $(BIN)/python -m experiments.train --task=pathx $(PRESET) $(ARGS)
 
 check: .venv/.test  ## Format, lint and types.
 	$(BIN)/ruff format --check .
@@ -37,6 +55,9 @@ test-all: check  ## Everything that this machine can run.
 
 check-accelerators: .venv-aot/.done  ## Compiles for a GPU and a TPU that are not here; takes half an hour.
 	JAX_PLATFORMS=cpu .venv-aot/bin/python -m experiments.bench --suite=compile $(ARGS)
+
+gpu-report: .venv/.test  ## Measures times, memory and values on a GPU; takes ten minutes.
+	$(BIN)/python -m experiments.bench --suite=gpu --json=results/bench/gpu.json $(ARGS)
 
 format: .venv/.test
 	$(BIN)/ruff format .

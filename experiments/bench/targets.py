@@ -58,7 +58,7 @@ class Target(NamedTuple):
 
 TARGETS = {
     "h200": Target("jax_cuda13_plugin", "aot-cuda", 151_397_597_184),
-    "v5e": Target("libtpu", "aot-tpu", 16 * 2**30),
+    "v5e": Target("libtpu", "tpu", 16 * 2**30),
 }
 
 

@@ -17,7 +17,7 @@ CASE = Case(target="v5e", name="S5", mode="forward")
 def test_a_compiler_that_is_missing(monkeypatch):
     monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
     row = compile_apart(CASE)
-    assert row.failure == "skipped: libtpu is not installed: pip install --editable '.[aot-tpu]'"
+    assert row.failure == "skipped: libtpu is not installed: pip install --editable '.[tpu]'"
     assert str(row).endswith(row.failure)
 
 

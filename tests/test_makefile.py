@@ -1,0 +1,96 @@
+"""``make train`` installs for the accelerator of the machine, and runs the preset for it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+make = shutil.which("make")
+pytestmark = pytest.mark.skipif(make is None, reason="needs make")
+
+
+def plan(*arguments: str, cwd: Path = ROOT, path: str | None = None) -> subprocess.CompletedProcess:
+    """What ``make`` would do, without doing it."""
+    environment = {**os.environ, "PATH": path or os.environ["PATH"]}
+    environment.pop("MAKEFLAGS", None)
+    command = [make, "--dry-run", f"PYTHON={sys.executable}", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What ``make`` reads of a fresh clone."""
+    for name in ("Makefile", "pyproject.toml", "experiments/devices/accelerator.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "extras", "command"),
+    [
+        ("none", "train", ".venv/bin/python -m experiments.train --task=pathx"),
+        (
+            "cuda",
+            "train,cuda",
+            "JAX_PLATFORMS=cuda .venv/bin/python -m experiments.train --task=pathx --preset=paper",
+        ),
+        (
+            "tpu",
+            "train,tpu",
+            "JAX_PLATFORMS=tpu .venv/bin/python -m experiments.train --task=pathx --preset=paper",
+        ),
+    ],
+)
+def test_training(clone, accelerator, extras, command):
+    lines = plan("train", f"ACCELERATOR={accelerator}", cwd=clone).stdout.splitlines()
+    (install,) = [line for line in lines if " pip install " in line]
+    assert install.endswith(f"--editable '.[{extras}]'")
+    assert lines[-1].strip() == command
+
+
+def test_options_come_last(clone):
+    done = plan("train", "ACCELERATOR=cuda", "ARGS=--preset=smoke", cwd=clone)
+    assert done.stdout.rstrip().endswith("--preset=paper --preset=smoke")
+
+
+def test_a_gpu_is_found(clone):
+    tools = clone / "bin"
+    tools.mkdir()
+    tool = tools / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n")
+    tool.chmod(0o755)
+    done = plan("train", cwd=clone, path=f"{tools}:{os.environ['PATH']}")
+    assert "'.[train,cuda]'" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["gpu", "cuda tpu", ""])
+def test_an_unknown_accelerator(value):
+    done = plan("train", f"ACCELERATOR={value}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"ACCELERATOR must be cuda, tpu or none; got '{value}'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("stamps", "fresh"), [([], True), (["cuda"], True), (["none"], False)])
+def test_another_accelerator_starts_afresh(clone, stamps, fresh):
+    """What make compares are the stamps of an environment; here `venv` and `pip` write nothing."""
+    python = clone / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/bin/true")
+    calls = clone / "calls"
+    venv = clone / "venv"
+    venv.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    venv.chmod(0o755)
+    for name in (".train", *(f".for-{stamp}" for stamp in stamps)):
+        (clone / ".venv" / name).touch()
+    command = [make, ".venv/.train", "ACCELERATOR=none", f"PYTHON={venv}"]
+    done = subprocess.run(command, cwd=clone, check=True, capture_output=True, text=True)
+    assert ("pip install" in done.stdout) == fresh
+    assert calls.exists() == (stamps == ["cuda"])
+    if calls.exists():
+        assert calls.read_text() == "-m venv --clear .venv\n"
