@@ -94,3 +94,11 @@ def test_another_accelerator_starts_afresh(clone, stamps, fresh):
     assert calls.exists() == (stamps == ["cuda"])
     if calls.exists():
         assert calls.read_text() == "-m venv --clear .venv\n"
+
+
+def test_the_report_installs_the_tests_for_the_gpu(clone):
+    lines = plan("gpu-report", "ACCELERATOR=cuda", cwd=clone).stdout.splitlines()
+    (install,) = [line for line in lines if " pip install " in line]
+    assert install.endswith("--editable '.[test,cuda]'")
+    report = ".venv/bin/python -m experiments.bench --suite=gpu --json=results/bench/gpu.json"
+    assert lines[-1].strip() == report

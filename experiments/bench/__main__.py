@@ -1,38 +1,22 @@
 """``python -m experiments.bench``: measures speed and memory."""
 
-import dataclasses
-
 from experiments.bench.picture import plot_layers
 from experiments.bench.roofline import measure_roofline
 from experiments.bench.row import Row
-from experiments.bench.suites import HAVE_TARGETS, SUITES, BenchFlags
+from experiments.bench.suites import SUITES, BenchFlags, check_flags, write_rows
 from experiments.cli.ending import run_command
 from experiments.cli.flags import read_flags
 from experiments.cli.process import set_up_process
 from experiments.devices.mesh import make_mesh
-from experiments.errors import RunError, UsageError
-from experiments.files import check_output
-from experiments.records import device_name, environment, write_json
+from experiments.errors import RunError
+from experiments.records import device_name, environment
 
 
 def main() -> None:
     """Measures a suite, and prints every row immediately."""
     set_up_process()
     flags = read_flags(BenchFlags, prog="python -m experiments.bench")
-    if flags.picture is not None and flags.suite != "layers":
-        raise UsageError(
-            f"--picture plots time against length, which the suite {flags.suite} does not measure; "
-            "add --suite=layers."
-        )
-    if flags.max_length < 1_024:
-        raise UsageError(f"--max-length must be at least 1024; got {flags.max_length}.")
-    if flags.strict and flags.suite not in HAVE_TARGETS:
-        raise UsageError(
-            f"--strict needs rows with targets, which the suite {flags.suite} does not have; use "
-            f"--suite={', '.join(HAVE_TARGETS)}."
-        )
-    check_output(flags.json, "--json")
-    check_output(flags.picture, "--picture")
+    check_flags(flags)
     device, roofline = device_name(make_mesh("data=1", batch_size=1)), measure_roofline()
     print(f"{device}: {roofline}", flush=True)
     where = {"device": device, "roofline": roofline._asdict(), **environment()}
@@ -40,9 +24,7 @@ def main() -> None:
     for row in SUITES[flags.suite](flags, roofline):
         print(row, flush=True)
         rows.append(row)
-        if flags.json is not None:
-            values = [dataclasses.asdict(row) for row in rows]
-            write_json(flags.json, {"suite": flags.suite, **where, "rows": values})
+        write_rows(flags, where, rows)
     short = [row for row in rows if isinstance(row, Row) and not row.reaches()]
     if short:
         names = ", ".join(f"{row.name} ({row.ratio:.2f} of {row.target:g})" for row in short)

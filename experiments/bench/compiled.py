@@ -7,7 +7,6 @@ cannot be interrupted.
 
 import dataclasses
 import json
-import math
 import os
 import re
 import subprocess
@@ -16,44 +15,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.hlo import traffic
+from experiments.bench.programs import Case, make_layer_program, step_config
 from experiments.bench.targets import ENVIRONMENT, TARGETS, make_target_mesh, missing
-from experiments.bench.timing import functional
 from experiments.devices.mesh import by_example, replicated
-from experiments.recipes import get_recipe
 from experiments.training.setup import make_setup
 
 LIMIT_S = 300
 """Longest compilation."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """A program: one layer on a batch, or the train step of a recipe."""
-
-    target: str
-    name: str
-    """A layer of `CONTESTANTS`, or a task."""
-    mode: Literal["forward", "forward+backward", "step"]
-    algorithm: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    batch: int = 8
-    length: int = 16_384
-    mesh: dict[str, int] = dataclasses.field(default_factory=lambda: {"data": 1})
-    n_layers: int = 1
-
-    def __str__(self) -> str:
-        axes = ",".join(f"{axis}={n}" for axis, n in self.mesh.items())
-        depth = f"{self.n_layers} layers, {axes}" if self.mode == "step" else self.algorithm
-        return f"{self.target:<5}{self.name:<10}{self.mode:<17}{depth:<26}{self.dtype:<9}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,46 +148,21 @@ def compile_case(case: Case) -> Compiled:
 
 
 def _lower_layer(case: Case, mesh: Mesh) -> tuple[jax.stages.Lowered, str, int]:
-    dtype = jnp.dtype(case.dtype)
-    options: dict[str, Any] = {} if case.algorithm == "auto" else {"algorithm": case.algorithm}
-    size = Size(L=case.length)
-    layer = CONTESTANTS[case.name].make(size, dtype=dtype, **options)
-    run, parameters = functional(layer, type(layer).__call__)
-    sharding = replicated(mesh)
-
-    def absent(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    u = absent(jax.ShapeDtypeStruct((case.batch, case.length, size.H), dtype))
-    parameters = jax.tree.map(absent, parameters)
-    floor = 2 * math.prod(u.shape) * dtype.itemsize
+    program = make_layer_program(case, mesh, Size())
+    arguments = jax.tree.map(lambda x: _absent(x, replicated(mesh)), program.arguments)
     with jax.set_mesh(mesh):
-        algorithm = layer.algorithm_for(case.length, case.batch)
-        if case.mode == "forward":
-            return jax.jit(run).lower(parameters, u), algorithm, floor
-        y = jax.eval_shape(run, parameters, u)
-
-        def loss(arguments: tuple[Any, Any], weights: jax.Array) -> jax.Array:
-            return jnp.sum((weights * run(*arguments)).astype(jnp.float32))
-
-        value_and_grad = jax.jit(jax.value_and_grad(loss))
-        return value_and_grad.lower((parameters, u), absent(y)), algorithm, 2 * floor
+        return jax.jit(program.f).lower(*arguments), program.algorithm, program.floor
 
 
 def _lower_step(case: Case, mesh: Mesh) -> tuple[jax.stages.Lowered, None, int]:
-    config = get_recipe(case.name, "s5", "paper")
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, n_layers=case.n_layers),
-        train=dataclasses.replace(config.train, precision=case.dtype, batch_size=case.batch),
-    )
-    setup = make_setup(config, mesh)
-    sharding = by_example(mesh)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype, sharding=sharding),
-        setup.batches("train")[0],
-    )
+    setup = make_setup(step_config(case), mesh)
+    arrays = jax.tree.map(np.asarray, setup.batches("train")[0])
+    batch = jax.tree.map(lambda x: _absent(x, by_example(mesh)), arrays)
     return setup.steps.train.lower(setup.steps.initial, batch), None, 0
+
+
+def _absent(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def _spilled(dump: Path) -> int | None:

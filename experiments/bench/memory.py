@@ -1,4 +1,4 @@
-"""Peak memory of a layer, measured in a process of its own."""
+"""Peak memory of this process, and of a layer in a process of its own."""
 
 import os
 import resource
@@ -32,6 +32,11 @@ def run_once(name: str, size: Size) -> int:
     u = jnp.ones((1, size.L, size.H))
     run, parameters = functional(layer, type(layer).__call__)
     forward_and_backward(run, parameters, u)()
+    return peak_so_far()
+
+
+def peak_so_far() -> int:
+    """Returns the peak of this process on its device; on a CPU it includes Python and JAX."""
     stats = jax.devices()[0].memory_stats()
     return stats["peak_bytes_in_use"] if stats else _peak_of_process()
 

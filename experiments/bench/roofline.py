@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments.bench.hlo import traffic
 from experiments.bench.timing import Program, forward, interleaved_medians
 
 FIRST_COPY = 1 << 26
@@ -33,11 +34,12 @@ class Roofline(NamedTuple):
 
 def measure_roofline() -> Roofline:
     """Measures copies and matrix products of sufficient size."""
-    n, copies_s = _first_long(lambda n: forward(_pass, jnp.ones(n)), FIRST_COPY)
-    m, product_s = _first_long(
+    copies, copies_s = _first_long(lambda n: forward(_pass, jnp.ones(n)), FIRST_COPY)
+    product, product_s = _first_long(
         lambda m: forward(jnp.matmul, *[jnp.ones((m, m))] * 2), FIRST_PRODUCT
     )
-    return Roofline(bytes_per_s=PASSES * 8 * n / copies_s, flops_per_s=2 * m**3 / product_s)
+    moved, m = traffic(copies.compiled.as_text() or "").moved, len(product.arguments[0])
+    return Roofline(bytes_per_s=moved / copies_s, flops_per_s=2 * m**3 / product_s)
 
 
 def size_of(tree: Any) -> int:
@@ -46,14 +48,15 @@ def size_of(tree: Any) -> int:
 
 
 def _pass(x: jax.Array) -> jax.Array:
-    """Reads and writes an array several times, in place."""
+    """Reads and writes an array several times, after a copy of it."""
     return jax.lax.fori_loop(0, PASSES, lambda _, x: -x, x)
 
 
-def _first_long(make: Callable[[int], Program], n: int) -> tuple[int, float]:
-    """Doubles n until a program takes long enough to be timed; returns n and the seconds."""
+def _first_long(make: Callable[[int], Program], n: int) -> tuple[Program, float]:
+    """Doubles n until a program takes long enough to be timed; returns it and its seconds."""
     while True:
-        seconds = interleaved_medians({"": make(n)}, rounds=3)[""]
+        program = make(n)
+        seconds = interleaved_medians({"": program}, rounds=3)[""]
         if seconds > LONG_ENOUGH_S:
-            return n, seconds
+            return program, seconds
         n *= 2

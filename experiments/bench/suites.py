@@ -1,22 +1,24 @@
 """The suites of the benchmark."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
-
 from experiments.bench import pipelines, ratios, training
-from experiments.bench.accelerator import gpu_rows
 from experiments.bench.compiled import compiled_rows
 from experiments.bench.contestants import Size
 from experiments.bench.layers import layer_times
+from experiments.bench.page import write_page
+from experiments.bench.report import check_gpu, gpu_report
 from experiments.bench.roofline import Roofline
 from experiments.config import Config
 from experiments.data.sources import DATA_DIR, Files
 from experiments.errors import UsageError
+from experiments.files import check_output, replacing
 from experiments.recipes import get_recipe
+from experiments.records import write_json
 
 Suite = Literal["ci", "layers", "models", "tasks", "generators", "gpu", "compile"]
 
@@ -31,11 +33,11 @@ class BenchFlags:
     suite: Suite = "ci"
     """ci: every claim about speed as a ratio, larger is better; layers: all layers against length,
     by every algorithm; models: the train step of every model; tasks: the input pipeline of every
-    task; generators: the synthetic data generators; gpu: targets for a large GPU, on batches of 32
-    sequences; compile: memory and traffic of programs for an NVIDIA H200 and a TPU v5e, compiled
+    task; generators: the synthetic data generators; gpu: time, memory and values on a GPU, in ten
+    minutes; compile: memory and traffic of programs for an NVIDIA H200 and a TPU v5e, compiled
     here without them."""
     json: Path | None = None
-    """File to write the rows to."""
+    """File to write the rows to. The suite gpu also writes a page, FILE.md for FILE.json."""
     picture: Path | None = None
     """PNG file for a plot of time against length, for the suite layers."""
     strict: bool = False
@@ -84,16 +86,7 @@ def _layers(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
     return layer_times(lengths, Size(), roofline)
 
 
-def _gpu(flags: BenchFlags, roofline: Roofline) -> Iterator[Any]:
-    if jax.default_backend() == "cpu":
-        raise UsageError(
-            "--suite=gpu needs an accelerator: its batches take tens of gigabytes, and hours on a "
-            "CPU. Use --suite=ci or --suite=layers."
-        )
-    return gpu_rows(get_recipe("pathx", "s5", "paper"), Size(), roofline)
-
-
-HAVE_TARGETS: tuple[Suite, ...] = ("ci", "generators", "gpu")
+HAVE_TARGETS: tuple[Suite, ...] = ("ci", "generators")
 
 SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
     "ci": _ci,
@@ -101,6 +94,42 @@ SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
     "models": lambda flags, _: training.model_speeds(d_model=128, n_layers=4, batch_size=8),
     "tasks": lambda flags, _: pipelines.task_rows(Files(flags.data_dir)),
     "generators": lambda flags, _: pipelines.generator_rows(),
-    "gpu": _gpu,
+    "gpu": lambda _, roofline: gpu_report(roofline),
     "compile": lambda flags, _: compiled_rows(),
 }
+
+
+def check_flags(flags: BenchFlags) -> None:
+    """Raises a UsageError for flags that contradict each other, or need another machine."""
+    if flags.picture is not None and flags.suite != "layers":
+        raise UsageError(
+            f"--picture plots time against length, which the suite {flags.suite} does not measure; "
+            "add --suite=layers."
+        )
+    if flags.max_length < 1_024:
+        raise UsageError(f"--max-length must be at least 1024; got {flags.max_length}.")
+    if flags.strict and flags.suite not in HAVE_TARGETS:
+        raise UsageError(
+            f"--strict needs rows with targets, which the suite {flags.suite} does not have; use "
+            f"--suite={', '.join(HAVE_TARGETS)}."
+        )
+    if flags.json is not None and flags.json.suffix == ".md":
+        raise UsageError(
+            f"--json must not end in .md, as the page of the report does; got {flags.json}."
+        )
+    check_output(flags.json, "--json")
+    check_output(flags.picture, "--picture")
+    if flags.suite == "gpu":
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes share the GPU
+        check_gpu()
+
+
+def write_rows(flags: BenchFlags, where: dict[str, Any], rows: Sequence[Any]) -> None:
+    """Writes what was measured so far, and the page of the suite gpu."""
+    if flags.json is None:
+        return
+    values = [dataclasses.asdict(row) for row in rows]
+    write_json(flags.json, {"suite": flags.suite, **where, "rows": values})
+    if flags.suite == "gpu":
+        with replacing(flags.json.with_suffix(".md")) as file:
+            file.write(write_page(where, rows))

@@ -14,7 +14,6 @@ from helpers import assert_close, normal, run
 import s5jax
 from experiments.bench import (
     __main__,
-    accelerator,
     layers,
     memory,
     picture,
@@ -241,7 +240,9 @@ def test_rows_before_an_interruption_are_kept(quick, command, monkeypatch, tmp_p
         (["--suite=layers", "--strict"], ["--strict", "layers", "--suite=ci"]),
         (["--json=."], ["--json", "folder"]),
         (["--suite=layers", "--picture=."], ["--picture", "folder"]),
-        (["--suite=gpu"], ["--suite=gpu", "accelerator", "--suite=ci"]),
+        (["--json=a.md"], ["--json", "a.md", "page"]),
+        (["--suite=gpu"], ["--suite=gpu", "needs a GPU", "make gpu-report"]),
+        (["--suite=gpu", "--strict"], ["--strict", "gpu", "--suite=ci"]),
     ],
 )
 def test_bad_usage(command, args, words):
@@ -254,19 +255,6 @@ def test_help_names_the_suites(command):
     code, out, _ = command(__main__, "--help")
     assert code == 0
     assert all(word in out for word in ("ci", "layers", "models", "tasks", "generators"))
-
-
-@pytest.mark.slow
-def test_rows_of_the_gpu_suite(quick, monkeypatch, toy):
-    monkeypatch.setattr(accelerator, "ROUNDS", 1)
-    machine = roofline.Roofline(bytes_per_s=1e10, flops_per_s=1e11)
-    rows = {row.name: row for row in accelerator.gpu_rows(toy(), SMALL, machine)}
-    assert list(rows) == ["s5_layer", "s5_floor", "s4d_chunked", "toy_float32", "toy_bfloat16"]
-    ms = rows["s5_floor"].detail["ms"]
-    assert rows["s5_floor"].ratio == pytest.approx(4 * ms["floor"] / ms["ours"])
-    assert rows["s4d_chunked"].detail["ms"].keys() == {"ours", "algorithm=fft", "algorithm=chunked"}
-    assert rows["toy_float32"].detail["tokens a second"].keys() == {"float32"}
-    assert all(row.ratio > 0 for row in rows.values())
 
 
 @pytest.mark.slow

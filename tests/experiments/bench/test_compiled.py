@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments.bench import compiled, targets
-from experiments.bench.compiled import Case, all_cases, compile_apart
+from experiments.bench.compiled import all_cases, compile_apart
+from experiments.bench.programs import Case
 
 RECORDED = json.loads(
     (Path(__file__).parents[3] / "results/bench/compiled.json").read_text(encoding="utf-8")
