@@ -113,6 +113,7 @@ FUNCTIONS = {
     "init_multiscale_state": lambda n: ops.init_multiscale_state(
         n(3), n(2), n(200), batch_shape=[n(2)]
     ),
+    "chunk_length": lambda n: ops.chunk_length(n(200), n(2)),
     "conv_algorithm": lambda n: len(ops.conv_algorithm("auto", n(200), n(64), batch=n(200))),
     "vandermonde": lambda n: ops.vandermonde(
         jnp.ones((2, 3), complex), -jnp.ones((2, 3)) + 1j, n(9)

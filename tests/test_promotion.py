@@ -111,7 +111,7 @@ def test_operations_and_initialisers_have_their_own_rules():
                 assert hasattr(f, "__wrapped__"), name
 
 
-PLAIN = {"conv_algorithm", "scan_algorithm", "multiscale_length"}
+PLAIN = {"chunk_length", "conv_algorithm", "scan_algorithm", "multiscale_length"}
 """Of numbers and names, not of arrays."""
 
 

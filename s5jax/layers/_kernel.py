@@ -20,10 +20,10 @@ from s5jax.layers._devices import (
 from s5jax.layers._diagonal import DiagonalRecurrence
 from s5jax.layers._edits import Edits
 from s5jax.ops import (
-    CHUNK,
     ChunkTables,
     ConvAlgorithm,
     ScanAlgorithm,
+    chunk_length,
     chunked_conv,
     conv_algorithm,
     fft_conv,
@@ -108,7 +108,7 @@ class KernelLayer(SequenceLayer):
         if state is not None:
             y += self.response(coefficients, state, u.shape[-2])
             last = self.final_state(coefficients, state, self._wide(v))
-        return self._skip(coefficients, jnp.flip(y, -2) if reverse else y, u), last
+        return (jnp.flip(y, -2) if reverse else y).astype(self._compute_dtype(u)), last
 
     def run_both(self, u: Array, edits: Edits) -> Array:
         """Convolves uniform sequences with both kernels by one transform, where it uses one."""
@@ -132,11 +132,16 @@ class KernelLayer(SequenceLayer):
         return y, jax.tree.map(lambda x: gather(x, axis), last)
 
     def _convolve(self, coefficients: Any, u: Array) -> Float[Array, "*batch L H"]:
-        """A uniform sequence from zero, without the skip connection."""
-        v = self._wide(u)
+        """A uniform sequence from zero; chunks have the skip connection among their taps."""
+        v, D = self._wide(u), coefficients.D
+        *batch, L, _ = u.shape
         if self._algorithm_of(u) == "chunked":
-            return chunked_conv(v, self.chunk_tables(coefficients, CHUNK))
-        return fft_conv(v, self.convolution_kernel(coefficients, u.shape[-2]))
+            tables = self.chunk_tables(coefficients, chunk_length(L, math.prod(batch)))
+            if D is not None:
+                tables = tables._replace(taps=tables.taps.at[:, 0].add(D))
+            return chunked_conv(v, tables)
+        y = fft_conv(v, self.convolution_kernel(coefficients, L))
+        return y if D is None else y + feedthrough(D, v)
 
     def _steps(self, u: Array, edits: Edits) -> bool:
         """Whether a sequence runs step by step, or by scans."""

@@ -4,9 +4,9 @@ from s5jax.ops._attention import rotary as rotary
 from s5jax.ops._attention import window_attention as window_attention
 from s5jax.ops._attention import window_attention_ref as window_attention_ref
 from s5jax.ops._blocks import block_scan as block_scan
-from s5jax.ops._chunked import CHUNK as CHUNK
 from s5jax.ops._chunked import ChunkTables as ChunkTables
 from s5jax.ops._chunked import ConvAlgorithm as ConvAlgorithm
+from s5jax.ops._chunked import chunk_length as chunk_length
 from s5jax.ops._chunked import chunked_conv as chunked_conv
 from s5jax.ops._chunked import conv_algorithm as conv_algorithm
 from s5jax.ops._chunked import vandermonde_chunks as vandermonde_chunks

@@ -20,6 +20,7 @@ from s5jax._errors import check_choice
 from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._complex import complex_to_pair, pair_to_complex
 from s5jax.ops._in_place import real_factor, recur
+from s5jax.ops._parallel_chunks import convolve_chunks
 from s5jax.ops._platform import target_platform
 from s5jax.ops._scan import linear_scan, scan_algorithm
 from s5jax.ops._tables import doubled, highest, lower_toeplitz
@@ -27,8 +28,6 @@ from s5jax.ops._vandermonde import _check, _exponentials
 
 ConvAlgorithm = Literal["auto", "fft", "chunked"]
 
-CHUNK = 64
-"""Steps of a chunk. Lengths from 32 to 128 are about equally fast with 64 states."""
 
 _GROUP = 64
 """Chunks in a group. The gradient stores the inputs and one state of each group."""
@@ -63,7 +62,8 @@ def conv_algorithm(
     one transform serves both. The measurements behind these limits are in ``docs/performance.md``.
 
     On a TPU ``"auto"`` is ``"chunked"``, as XLA takes minutes to compile a transform there. On a
-    GPU it is ``"fft"``, which moves fewer bytes; neither has been timed.
+    GPU it is ``"chunked"``, too, where that moves fewer bytes: with up to 128 real states per
+    feature, from 32,768 steps of all sequences together; neither has been timed.
 
     Args:
         algorithm: ``"auto"``, ``"fft"`` or ``"chunked"``.
@@ -87,12 +87,40 @@ def conv_algorithm(
     if algorithm != "auto":
         return algorithm
     platform = target_platform()
-    if platform != "cpu":
-        return "chunked" if platform == "tpu" else "fft"
-    shortest = 4096 if d_state <= 64 else 16_384
+    if platform == "tpu":
+        return "chunked"
     known = isinstance(L, int) and isinstance(batch, int)  # and not a symbol of jax.export
-    pays = known and L >= shortest * batch and d_state <= 128 and not bidirectional
-    return "chunked" if pays else "fft"
+    if not known or d_state > 128:
+        return "fft"
+    if platform == "gpu":
+        return "chunked" if L * batch >= 32_768 else "fft"
+    shortest = 4096 if d_state <= 64 else 16_384
+    return "chunked" if L >= shortest * batch and not bidirectional else "fft"
+
+
+def chunk_length(L: int, batch: int = 1) -> int:
+    """Returns the number of steps of a chunk, a power of two.
+
+    On a GPU longer chunks have fewer states to move and longer tables, which pay for themselves
+    with many steps of all sequences together. Elsewhere lengths from 32 to 128 are about equally
+    fast with 64 states.
+
+    Args:
+        L: length of the sequences.
+        batch: number of sequences.
+
+    Returns:
+        64 or, on a GPU, up to 256.
+
+    Example:
+        >>> from s5jax.ops import chunk_length
+        >>> 64 <= chunk_length(16_384, batch=8) <= 256
+        True
+    """
+    if target_platform() != "gpu":
+        return 64
+    steps = L * batch if isinstance(batch, int) else L
+    return 256 if steps >= 131_072 else 128 if steps >= 32_768 else 64
 
 
 @default_promotion
@@ -102,9 +130,10 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
     .. math:: y_t = \sum_{j \ge 0} K_j u_{t-j}
 
     The result equals `fft_conv` with the kernel K. The cost is :math:`O(L (T + N))`, which is less
-    for long sequences and few states; see `conv_algorithm`. The gradient recomputes the
-    intermediate values of each group of chunks instead of storing them, so it needs little memory
-    beyond the inputs and outputs.
+    for long sequences and few states; see `conv_algorithm`. On a GPU all chunks run together. On
+    other devices groups of chunks follow each other, and the gradient recomputes the intermediate
+    values of each group instead of storing them, so it needs little memory beyond the inputs and
+    outputs.
 
     Args:
         u: inputs, ``(*batch, L, H)``.
@@ -135,6 +164,8 @@ def chunked_conv(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Ar
             f"`tables` describes {H} systems; got {u.shape}."
         )
     L, dtype = u.shape[-2], tables.taps.dtype
+    if target_platform() == "gpu":
+        return _together(u.astype(dtype), tables).astype(u.dtype)
     batch = () if math.prod(u.shape[:-2]) == 1 else u.shape[:-2]  # XLA copies around axes of 1
     groups = -(-L // (T * _GROUP))
     chunks = -(-L // (T * groups))
@@ -252,6 +283,30 @@ def _group(
     before = jnp.moveaxis(before, (0, -2), (-2, 0))
     y = highest("h...ni,hti->h...nt", before, tables.leave)
     return after, y + highest("h...ns,hts->h...nt", x, tables.taps)
+
+
+def _together(u: Float[Array, "*batch L H"], tables: ChunkTables) -> Float[Array, "*batch L H"]:
+    """All chunks together. The barrier makes one matrix of the tables for all of their products."""
+    *batch, L, H = u.shape
+    T = tables.taps.shape[-1]
+    n = -(-L // T)
+    x = jnp.pad(u, [(0, 0)] * len(batch) + [(0, n * T - L), (0, 0)]).reshape(*batch, n, T, H)
+    diagonal = jnp.iscomplexobj(tables.carry)
+    y = convolve_chunks(diagonal, jax.lax.optimization_barrier(_matrix(tables)), x)
+    return y.reshape(*batch, n * T, H)[..., :L, :]
+
+
+def _matrix(tables: ChunkTables) -> Float[Array, "H TN TN"]:
+    """The matrix of `convolve_chunks`."""
+    H, T, N = tables.leave.shape
+    carry = tables.carry
+    if jnp.iscomplexobj(carry):
+        I = jnp.eye(carry.shape[-1], dtype=carry.real.dtype)[None]
+        re, im = carry.real[..., None] * I, carry.imag[..., None] * I
+        carry = jnp.concatenate([jnp.concatenate([re, -im], -1), jnp.concatenate([im, re], -1)], -2)
+    outputs = jnp.concatenate([lower_toeplitz(tables.taps), tables.leave], -1)
+    states = jnp.concatenate([jnp.broadcast_to(tables.enter, (H, N, T)), carry], -1)
+    return jnp.concatenate([outputs, states], -2)
 
 
 def _diagonal_states(

@@ -106,8 +106,8 @@ def highest(subscripts: str, *operands: Inexact[Array, "..."]) -> Inexact[Array,
 def lower_toeplitz(p: Float[Array, "H n"]) -> Float[Array, "H n n"]:
     """Lower triangular Toeplitz matrices with the entries p[i - j].
 
-    Repeating p and n zeros, and reading rows of length 2 n - 1, shifts each row by one.
+    Repeating a row of 2 n numbers, and reading rows of length 2 n - 1, shifts each row by one.
     """
     H, n = p.shape
-    repeated = jnp.tile(jnp.concatenate([p, jnp.zeros_like(p)], -1), n)
-    return jnp.swapaxes(repeated[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n], -1, -2)
+    row = jnp.concatenate([p[:, :1], jnp.zeros_like(p), jnp.flip(p[:, 1:], -1)], -1)
+    return jnp.tile(row, n)[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n]

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, loss_and_grads, normal, values_and_gradients
+from helpers import assert_close, loss_and_grads, normal, tiers, values_and_gradients
 
 from s5jax import DLR, HOPE, S4, S4D
 from s5jax.ops import (
@@ -89,11 +89,51 @@ def test_scan_of_an_accelerator(batch, monkeypatch):
     assert_close(values_and_gradients(by_chunks, *arrays), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("L", "T", "batch"),
+    tiers(
+        [(1, 4, ()), (9, 8, (2,)), (70, 1, (1, 2)), (130, 2, (0,))], {(9, 8, (2,)), (70, 1, (1, 2))}
+    ),
+)
+@pytest.mark.parametrize("kind", ["diagonal", "shared", "dplr", "hope"])
+@jax.enable_x64(True)
+def test_all_chunks_together(kind, L, T, batch, monkeypatch):
+    """Values and all gradients of the form of a GPU; 70 chunks take two levels of groups."""
+    system, *parameters = arguments(kind)
+    arrays = draw(*batch, L, H, seed=5), *parameters
+
+    def by_chunks(u, *parameters):
+        return chunked_conv(u, system(*parameters, T, L)[0])
+
+    def together(u, *parameters):
+        return by_chunks(u, *parameters)
+
+    expected = values_and_gradients(by_chunks, *arrays)
+    monkeypatch.setattr(_chunked, "target_platform", lambda: "gpu")
+    monkeypatch.delattr(_chunked, "_group")  # the form of a CPU
+    assert_close(values_and_gradients(together, *arrays), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_chunks_together_in_other_dtypes(dtype, monkeypatch):
+    system, *parameters = arguments("dplr")
+    u, (tables, K) = draw(2, 40, H).astype(dtype), system(*parameters, 4, 40)
+    expected = fft_conv_ref(u, K)
+    monkeypatch.setattr(_chunked, "target_platform", lambda: "gpu")
+    y = jax.jit(lambda u: chunked_conv(u, tables))(u)
+    assert y.dtype == u.dtype
+    assert_close(
+        y.astype("float32"), expected.astype("float32"), rtol=1e-2 if dtype == "bfloat16" else 1e-5
+    )
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layer", [S4, S4D, DLR, HOPE])
-def test_layers_agree_in_float32(layer, bidirectional):
+def test_layers_agree_in_float32(layer, bidirectional, platform, monkeypatch):
     """At 5,000 steps, which are no multiple of a chunk; resets run in another way."""
+    monkeypatch.setattr(_chunked, "target_platform", lambda: platform)
     made = {
         name: layer(8, 16, bidirectional=bidirectional, algorithm=name, rngs=nnx.Rngs(0))
         for name in ("fft", "chunked")

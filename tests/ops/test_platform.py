@@ -4,7 +4,7 @@ from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
 from s5jax import LRU, S5
-from s5jax.ops import conv_algorithm, scan_algorithm, target_platform
+from s5jax.ops import chunk_length, conv_algorithm, scan_algorithm, target_platform
 
 
 def mesh_of(platform):
@@ -53,6 +53,21 @@ def test_algorithms_of_convolutions():
             chosen[platform] = conv_algorithm("auto", 65_536, 64), conv_algorithm("auto", 100, 64)
     assert chosen == {
         "cpu": ("chunked", "fft"),
-        "gpu": ("fft", "fft"),
+        "gpu": ("chunked", "fft"),
         "tpu": ("chunked", "chunked"),
     }
+
+
+def test_algorithms_of_convolutions_on_a_gpu():
+    with use_abstract_mesh(mesh_of("gpu")):
+        assert conv_algorithm("auto", 1024, 64, batch=32) == "chunked"
+        assert conv_algorithm("auto", 1024, 64, batch=31) == "fft"
+        assert conv_algorithm("auto", 65_536, 64, bidirectional=True) == "chunked"
+        assert conv_algorithm("auto", 65_536, 129) == "fft"
+
+
+def test_lengths_of_chunks():
+    assert chunk_length(1 << 20) == 64
+    with use_abstract_mesh(mesh_of("gpu")):
+        lengths = [chunk_length(L, 8) for L in (100, 4095, 4096, 16_383, 16_384)]
+    assert lengths == [64, 64, 128, 128, 256]
