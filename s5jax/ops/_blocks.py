@@ -248,23 +248,25 @@ def run_blocks(
     R, dtype = len(forward.powers) - 1, u.dtype
     wide = jnp.promote_types(dtype, jnp.float32)
     taps = functools.reduce(jnp.add, [tables.taps for tables in both])
-    into = jnp.concatenate([taps, *[tables.enter for tables in both]], -1).astype(dtype)
+    entries = jnp.concatenate([tables.enter for tables in both], -1)
     out_of = jnp.concatenate([tables.leave for tables in both]).astype(dtype)
     rest = [(0, 0)] * (u.ndim - 2) + [(0, -L % R), (0, 0)]
     n = -(-L // R)
     # Reshaped in two steps, as arrays under a mesh with explicit axes have to be.
     U = jnp.pad(u, rest).reshape(*u.shape[:-2], n, R, H).reshape(*u.shape[:-2], n, R * H)
-    own, *ends = jnp.split(
-        jnp.matmul(U, into, preferred_element_type=wide),
-        [R * H + k * x0.shape[-1] for k in range(len(both))],
-        axis=-1,
-    )
+    if dtype == wide:
+        into = jnp.concatenate([taps, entries], -1)
+        own, driven = jnp.split(jnp.matmul(U, into), [R * H], axis=-1)
+    else:
+        own = jnp.matmul(U, taps.astype(dtype))
+        driven = jnp.matmul(U, entries.astype(dtype), preferred_element_type=wide)
+    ends = jnp.split(driven, len(both), axis=-1)
     states, last = enter(False, forward.powers[R], ends[0], x0)
     entering = [states]
     if backward is not None:
         entering.append(enter(True, backward.powers[R], ends[1], jnp.zeros_like(x0))[0])
     S = jnp.concatenate(entering, -1).astype(dtype)
-    y = own + jnp.matmul(S, out_of, preferred_element_type=wide)
+    y = own + jnp.matmul(S, out_of)
     y = y.astype(dtype).reshape(*u.shape[:-2], n, R, H).reshape(*u.shape[:-2], n * R, H)
     return y[..., :L, :], states, last
 
