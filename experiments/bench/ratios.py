@@ -28,9 +28,14 @@ LAYER_TARGET = 4
 SGCONV_LIMIT = 1.3
 DOUBLING_LIMIT = 2.2
 MILLION_LIMIT_GB = 8
+SHORT_LIMIT = 1.5
 GENERATE_TARGET = 20
+GENERATE_BATCH_TARGET = 60
+STATE_BYTES = 2e9
+MOST_SEQUENCES = 1_024
 POOLED_CONV_TARGET = 1.5
 TOKENS = 16
+BATCH_TOKENS = 2
 ROUNDS = 2
 LINEAR = [name for name in CONTESTANTS if name not in ("GRU", "Attention")]
 
@@ -59,6 +64,21 @@ def layer_rows(size: Size) -> Iterator[Row]:
             form: forward_and_backward(*functional(layer, run), u) for form, run in maps.items()
         }
         yield _row(f"{name.lower()}_layer", programs, LAYER_TARGET, rounds=ROUNDS)
+
+
+def short_row(lengths: Sequence[int], size: Size) -> Row:
+    """Compares S4 and HOPE with S4D on short sequences, with gradients in parameters and input."""
+    ms, ratios = {}, []
+    for L in lengths:
+        programs = {}
+        for name in ("S4D", "S4", "HOPE"):
+            layer = CONTESTANTS[name].make(size._replace(L=L))
+            run, parameters = functional(layer, type(layer).__call__)
+            programs[name] = forward_and_backward(run, parameters, jnp.ones((1, L, size.H)))
+        seconds = interleaved_medians(programs, rounds=4 * ROUNDS)
+        ms |= {f"{name} at {L}": 1e3 * value for name, value in seconds.items()}
+        ratios += [SHORT_LIMIT * seconds["S4D"] / seconds[name] for name in ("S4", "HOPE")]
+    return Row("short", min(ratios), 1, {"ms": ms})
 
 
 def sgconv_row(size: Size) -> Row:
@@ -113,25 +133,53 @@ def _forward_at(name: str, lengths: Sequence[int], size: Size) -> dict[int, Prog
 
 def generate_row(position: int, *, d_model: int, n_layers: int) -> Row:
     """Compares language models of S5 and of cached attention, at a position."""
-    layers = {
-        "S5": (s5jax.S5, {"d_state": d_model}),
-        "attention": (published.CachedAttention, {"n_heads": 4, "l_max": position}),
+    runs = {
+        name: _Generation(_language_model(name, position, d_model, n_layers), position)
+        for name in ("S5", "attention")
     }
-    sizes: dict[str, Any] = {"d_input": 256, "d_model": d_model, "n_layers": n_layers}
-    runs = {}
-    for name, (layer, options) in layers.items():
-        model = s5jax.LanguageModel(
-            layer, **sizes, layer_options=options, norm="layer", rngs=nnx.Rngs(0)
-        )
-        runs[name] = _Generation(model, position)
     rounds = 2 * ROUNDS + 1
     return _row("generate", runs, GENERATE_TARGET, rounds=rounds, unit="ms a token", count=TOKENS)
+
+
+def generate_batch_row(position: int, *, d_model: int, n_layers: int) -> Row:
+    """Compares tokens a second of S5 and S4 with cached attention, in batches that fill memory.
+
+    A batch is as large as 2 GB of states, or of caches, allow. It is at most 1,024 sequences, from
+    which on tokens a second do not grow.
+    """
+    runs, sequences = {}, {}
+    for name in ("S5", "S4", "attention"):
+        model = _language_model(name, position, d_model, n_layers)
+        state = jax.eval_shape(lambda model=model: model.init_state((1,)))
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        sequences[name] = min(MOST_SEQUENCES, int(STATE_BYTES // size))
+        runs[name] = _Generation(model, position, sequences[name], tokens=BATCH_TOKENS)
+    seconds = interleaved_medians(runs, rounds=2 * ROUNDS)
+    speed = {name: BATCH_TOKENS * sequences[name] / value for name, value in seconds.items()}
+    ratio = min(speed["S5"], speed["S4"]) / speed["attention"]
+    detail = {"tokens a second": speed, "sequences": sequences}
+    return Row("generate_batch", ratio, GENERATE_BATCH_TARGET, detail)
+
+
+def _language_model(name: str, position: int, d_model: int, n_layers: int) -> s5jax.LanguageModel:
+    layers = {
+        "S5": (s5jax.S5, {"d_state": d_model}),
+        "S4": (s5jax.S4, {"d_state": 64}),
+        "attention": (published.CachedAttention, {"n_heads": 4, "l_max": position}),
+    }
+    layer, options = layers[name]
+    sizes: dict[str, Any] = {"d_input": 256, "d_model": d_model, "n_layers": n_layers}
+    return s5jax.LanguageModel(
+        layer, **sizes, layer_options=options, norm="layer", rngs=nnx.Rngs(0)
+    )
 
 
 class _Generation:
     """Selects the most likely token a few times at every call, as `s5jax.generate` does."""
 
-    def __init__(self, model: s5jax.LanguageModel, position: int) -> None:
+    def __init__(
+        self, model: s5jax.LanguageModel, position: int, batch: int = 1, *, tokens: int = TOKENS
+    ) -> None:
         graphdef, self.parameters = nnx.split(model)
 
         def run(parameters: Any, carry: Any) -> Any:
@@ -141,14 +189,14 @@ class _Generation:
                 logits, state = model.step(*carry)
                 return (jnp.argmax(logits, -1).astype(jnp.int32), state), None
 
-            return jax.lax.scan(step, carry, length=TOKENS)[0]
+            return jax.lax.scan(step, carry, length=tokens)[0]
 
         def reach(x: jax.Array) -> jax.Array:
             counts = jnp.issubdtype(x.dtype, jnp.integer)
             return jnp.full_like(x, position) if counts else jnp.ones_like(x)
 
-        state = jax.tree.map(reach, model.init_state((1,)))
-        self.carry = jnp.zeros(1, jnp.int32), state
+        state = jax.tree.map(reach, model.init_state((batch,)))
+        self.carry = jnp.zeros(batch, jnp.int32), state
         self.run = jax.jit(run, donate_argnums=1)
 
     def __call__(self) -> None:

@@ -55,7 +55,9 @@ class CISizes(NamedTuple):
     lengths: tuple[int, ...] = (16_384, 32_768, 65_536, 131_072, 262_144)
     doubled: Size = Size(H=32)
     million: Size = Size(L=1_048_576, H=32)
+    short: tuple[int, ...] = (1_024, 2_048)
     position: int = 16_384
+    batch_position: int = 4_096
     d_model: int = 128
     n_layers: int = 6
     loop_steps: int = 200
@@ -66,11 +68,14 @@ def ci_rows(step: Config, loop: Config, sizes: CISizes) -> Iterator[Any]:
     """Measures every claim about speed."""
     yield from ratios.kernel_rows(sizes.layer)
     yield from ratios.layer_rows(sizes.layer)
+    yield ratios.short_row(sizes.short, sizes.layer)
     yield ratios.sgconv_row(sizes.layer)
     yield ratios.pooled_conv_row(sizes.images)
     yield from training.train_step_rows(step)
     yield from ratios.length_rows(sizes.lengths, sizes.doubled, sizes.million)
-    yield ratios.generate_row(sizes.position, d_model=sizes.d_model, n_layers=sizes.n_layers)
+    model = {"d_model": sizes.d_model, "n_layers": sizes.n_layers}
+    yield ratios.generate_row(sizes.position, **model)
+    yield ratios.generate_batch_row(sizes.batch_position, **model)
     yield training.host_overhead_row(loop, steps=sizes.loop_steps)
     yield from pipelines.generator_rows(("pathfinder_32", "pathfinder_128"))
 

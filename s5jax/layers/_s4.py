@@ -28,7 +28,7 @@ from s5jax.ops import (
     dplr_step,
     pair_to_complex,
 )
-from s5jax.ops._dplr import dense_change, dplr_change
+from s5jax.ops._dplr_powers import dense_change, dplr_change
 
 S4Init = Literal["legs", "legt", "fourier"]
 S4Algorithm = Literal[ConvAlgorithm, "cauchy"]

@@ -27,7 +27,6 @@ from s5jax.ops._dlr import dlr_kernel_ref as dlr_kernel_ref
 from s5jax.ops._dlr import dlr_modes as dlr_modes
 from s5jax.ops._dlr import dss_softmax_kernel as dss_softmax_kernel
 from s5jax.ops._dlr import dss_softmax_kernel_ref as dss_softmax_kernel_ref
-from s5jax.ops._dplr import DPLR as DPLR
 from s5jax.ops._dplr import KernelAlgorithm as KernelAlgorithm
 from s5jax.ops._dplr import discretize_dplr as discretize_dplr
 from s5jax.ops._dplr import dplr_chunks as dplr_chunks
@@ -36,6 +35,7 @@ from s5jax.ops._dplr import dplr_kernel_ref as dplr_kernel_ref
 from s5jax.ops._dplr import dplr_response as dplr_response
 from s5jax.ops._dplr import dplr_state as dplr_state
 from s5jax.ops._dplr import dplr_step as dplr_step
+from s5jax.ops._dplr_powers import DPLR as DPLR
 from s5jax.ops._hope import hope_chunks as hope_chunks
 from s5jax.ops._hope import hope_kernel as hope_kernel
 from s5jax.ops._hope import hope_kernel_ref as hope_kernel_ref

@@ -23,7 +23,7 @@ from s5jax.ops._in_place import real_factor, recur
 from s5jax.ops._parallel_chunks import convolve_chunks
 from s5jax.ops._platform import target_platform
 from s5jax.ops._scan import linear_scan, scan_algorithm
-from s5jax.ops._tables import doubled, highest, lower_toeplitz
+from s5jax.ops._tables import dense_states, doubled, highest, lower_toeplitz
 from s5jax.ops._vandermonde import _check, _exponentials
 
 ConvAlgorithm = Literal["auto", "fft", "chunked"]
@@ -277,7 +277,7 @@ def _group(
     after another. XLA's float32 products on a CPU are slower in any other order.
     """
     enter = "h...nt,hit->h...ni" if tables.enter.ndim == 3 else "h...nt,it->h...ni"
-    states = _diagonal_states if jnp.iscomplexobj(tables.carry) else _dense_states
+    states = _diagonal_states if jnp.iscomplexobj(tables.carry) else dense_states
     driven = jnp.moveaxis(highest(enter, x, tables.enter), (-2, 0), (0, -2))
     before, after = states(tables.carry, driven, s)
     before = jnp.moveaxis(before, (0, -2), (-2, 0))
@@ -325,34 +325,3 @@ def _diagonal_states(
         x = complex_to_pair(x.reshape(*x.shape[:-1], *carry.shape), axis=-2)
     x = x.reshape(driven.shape)
     return jnp.concatenate([s[None], x[:-1]]), x[-1]
-
-
-@jax.custom_jvp
-def _dense_states(
-    carry: Float[Array, "H N N"],
-    driven: Float[Array, "n *batch H N"],
-    s: Float[Array, "*batch H N"],
-) -> tuple[Float[Array, "n *batch H N"], Float[Array, "*batch H N"]]:
-    """`_diagonal_states` for full matrices.
-
-    The derivative of the states obeys the same recurrence. In this form the gradient of the
-    matrices is one product over all chunks. A differentiated loop would accumulate it step by step.
-    """
-
-    def advance(s: Array, driven: Array) -> tuple[Array, Array]:
-        return s + highest("hij,...hj->...hi", carry, s) + driven, s
-
-    after, before = jax.lax.scan(advance, s, driven)
-    return before, after
-
-
-@_dense_states.defjvp
-@default_promotion
-def _dense_states_jvp(
-    primals: tuple[Array, ...], tangents: tuple[Array, ...]
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    carry, driven, s = primals
-    carry_dot, driven_dot, s_dot = tangents
-    before, after = _dense_states(carry, driven, s)
-    driven_dot = driven_dot + highest("hij,...hj->...hi", carry_dot, before)
-    return (before, after), _dense_states(carry, driven_dot, s_dot)

@@ -4,8 +4,7 @@ The state matrix is :math:`A = \Lambda - P P^*` on conjugate pairs of states. On
 pair is stored, so :math:`P^* x` means :math:`2 \operatorname{Re} \sum_n \bar P_n x_n`.
 """
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +14,29 @@ from jaxtyping import Array, Complex, Float
 from s5jax._errors import check_choice, check_positive
 from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._chunked import ChunkTables, dense_chunks
-from s5jax.ops._tables import free_response, highest, last_state
+from s5jax.ops._dplr_powers import (
+    DPLR,
+    complex_state,
+    dense_change,
+    dplr_change,
+    dplr_jump,
+    dplr_powers,
+    low_rank,
+    real_state,
+)
+from s5jax.ops._platform import target_platform
+from s5jax.ops._tables import (
+    block_length,
+    free_response,
+    highest,
+    last_state,
+    response_by_blocks,
+)
 
 KernelAlgorithm = Literal["auto", "two_table", "cauchy"]
 
-
-class DPLR(NamedTuple):
-    r"""A discrete DPLR system; its leading axes are the axes of the step sizes.
-
-    .. math:: x_k = x_{k-1} + d \odot x_{k-1} + U \operatorname{Re}(V x_{k-1}) + \bar B u_k
-
-    The identity is kept apart: rounding :math:`\bar A` would cost a slow mode all its digits.
-    """
-
-    d: Complex[Array, "*batch H M"]
-    U: Complex[Array, "*batch H M R"]
-    V: Complex[Array, "*batch H R M"]
-    B_bar: Complex[Array, "*batch H M"]
+_LONGEST_BY_STEPS = 2048
+"""Lags up to which tables by steps are as accurate as tables by doubling, and faster on a CPU."""
 
 
 @default_promotion
@@ -79,7 +84,7 @@ def discretize_dplr(
     change = t[..., None] * highest("...am,...bm->...ab", V, P).real
     g = with_axes(jnp.eye(P.shape[-2], dtype=t.dtype), change) + change
     U = -2 * t[..., None] * _solve_right(e[..., None] * jnp.swapaxes(P, -1, -2), g)
-    B_bar = t * e * B + t / 2 * _low_rank(U, V, B)
+    B_bar = t * e * B + t / 2 * low_rank(U, V, B)
     return DPLR(t * e * Lambda, U, V, B_bar)
 
 
@@ -113,11 +118,6 @@ def dplr_step(
     return x + dplr_change(system, x) + with_axes(system.B_bar, x) * u[..., None]
 
 
-def dplr_change(system: DPLR, x: Complex[Array, "*batch H M"]) -> Complex[Array, "*batch H M"]:
-    r"""Change of the state in a step without input, :math:`(\bar A - I) x`."""
-    return with_axes(system.d, x) * x + _low_rank(system.U, system.V, x)
-
-
 @default_promotion
 def dplr_kernel(
     Lambda: Complex[Array, "H M"],
@@ -134,8 +134,9 @@ def dplr_kernel(
     .. math:: K_l = 2 \operatorname{Re}(C \bar A^l \bar B), \qquad l = 0, \dots, L - 1
 
     ``"two_table"`` forms :math:`K_{aT+b} = (C \bar A^{aT})(\bar A^b \bar B)` from dense real powers
-    of the contraction :math:`\bar A`. The powers are doubled as :math:`M \leftarrow 2 M + M^2` with
-    :math:`M = \bar A - I`.
+    of the contraction :math:`\bar A`. The tables grow by doubling, with powers from
+    :math:`M \leftarrow 2 M + M^2` and :math:`M = \bar A - I`. On a CPU and up to 2,048 lags their
+    vectors follow one after another instead, those of the second table by steps of O(N).
 
     ``"cauchy"`` is the published algorithm. It samples the generating function at the L-th roots of
     unity, through Cauchy sums and the Woodbury identity, and applies an inverse FFT. Its kernels
@@ -174,7 +175,10 @@ def dplr_kernel(
     if algorithm == "cauchy":
         return _cauchy_kernel(Lambda, P, B, C, Delta, L)
     system = discretize_dplr(Lambda, P, B, Delta)
-    return dplr_response(system, C, system.B_bar, L)
+    if target_platform() != "cpu" or L > _LONGEST_BY_STEPS:
+        return dplr_response(system, C, system.B_bar, L)
+    table, jump = dplr_jump(system, system.B_bar, block_length(L))
+    return response_by_blocks(table, dense_change(jump), real_state(2 * C.conj()), L)
 
 
 @default_promotion
@@ -238,7 +242,7 @@ def dplr_response(
     References:
         Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
-    return free_response(_powers(system), _real(2 * C.conj()), _real(x), L)
+    return free_response(dplr_powers(system), real_state(2 * C.conj()), real_state(x), L)
 
 
 @default_promotion
@@ -268,7 +272,9 @@ def dplr_state(
     References:
         Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
-    return _complex(last_state(_powers(system), _real(system.B_bar), u, _real(x0)))
+    return complex_state(
+        last_state(dplr_powers(system), real_state(system.B_bar), u, real_state(x0))
+    )
 
 
 @default_promotion
@@ -297,10 +303,10 @@ def dplr_chunks(system: DPLR, C: Complex[Array, "H M"], T: int) -> ChunkTables:
     References:
         Gu et al., "Structured State Spaces" (S4), 2022, https://arxiv.org/abs/2111.00396.
     """
-    row, B_bar = _real(2 * C.conj()), _real(system.B_bar)
+    row, B_bar = real_state(2 * C.conj()), real_state(system.B_bar)
     after = row + highest("hi,hij->hj", row, dense_change(system))
     first = (row * B_bar).sum(-1)
-    return dense_chunks("dplr_chunks", _powers(system), B_bar, after, first, T)
+    return dense_chunks("dplr_chunks", dplr_powers(system), B_bar, after, first, T)
 
 
 def _cauchy_kernel(Lambda: Array, P: Array, B: Array, C: Array, Delta: Array, L: int) -> Array:
@@ -339,36 +345,14 @@ def _truncated(system: DPLR, C: Array, L: int) -> Array:
 
     The powers carry the difference itself, which is small where little has decayed.
     """
-    row, powers = _real(2 * C.conj()), _powers(system)
+    row, powers = real_state(2 * C.conj()), dplr_powers(system)
     change = jnp.zeros_like(row)
     while L:
         M = next(powers)
         if L & 1:
             change = change + highest("...hi,hij->...hj", row + change, M)
         L = L // 2
-    return _complex(-change).conj() / 2
-
-
-def dense_change(system: DPLR) -> Float[Array, "H N N"]:
-    r"""Matrix :math:`\bar A - I` on real and imaginary parts."""
-    d = system.d[..., None]
-    I = with_axes(jnp.eye(d.shape[-2], dtype=d.real.dtype), d)
-    re, im = d.real * I, d.imag * I
-    diagonal = jnp.concatenate([jnp.concatenate([re, -im], -1), jnp.concatenate([im, re], -1)], -2)
-    U = jnp.concatenate([system.U.real, system.U.imag], -2)
-    return diagonal + highest("...ir,...rj->...ij", U, _real(system.V.conj()))
-
-
-def _powers(system: DPLR) -> Iterator[Float[Array, "H N N"]]:
-    r"""Yields :math:`\bar A^{2^k} - I` for :math:`k = 0, 1, \dots`; see `dense_change`."""
-    M = dense_change(system)
-    while True:
-        yield M
-        M = 2 * M + highest("hij,hjk->hik", M, M)
-
-
-def _low_rank(U: Array, V: Array, x: Array) -> Array:
-    return highest("...mr,...r->...m", U, highest("...rm,...m->...r", V, x).real)
+    return complex_state(-change).conj() / 2
 
 
 def _solve_right(X: Array, g: Array) -> Array:
@@ -377,11 +361,3 @@ def _solve_right(X: Array, g: Array) -> Array:
         return X / g
     solution = jnp.linalg.solve(jnp.swapaxes(g, -1, -2).astype(X.dtype), jnp.swapaxes(X, -1, -2))
     return jnp.swapaxes(solution, -1, -2)
-
-
-def _real(x: Complex[Array, "*shape M"]) -> Float[Array, "*shape N"]:
-    return jnp.concatenate([x.real, x.imag], -1)
-
-
-def _complex(x: Float[Array, "*shape N"]) -> Complex[Array, "*shape M"]:
-    return jax.lax.complex(*jnp.split(x, 2, -1))

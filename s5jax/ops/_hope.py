@@ -10,8 +10,6 @@ With the warp :math:`\varphi` of the unit circle onto itself,
 For every :math:`\Delta > 0`, :math:`|a| < 1`, so each power is causal and stable.
 """
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
@@ -20,8 +18,21 @@ from s5jax._errors import check_positive
 from s5jax._promotion import default_promotion, with_axes
 from s5jax.ops._chunked import ChunkTables, dense_chunks
 from s5jax.ops._convolution import fft_conv_ref
+from s5jax.ops._hope_powers import (
+    hope_drive,
+    hope_powers,
+    hope_readout,
+    hope_section,
+    kernel_by_steps,
+)
+from s5jax.ops._platform import target_platform
 from s5jax.ops._scan import linear_scan
-from s5jax.ops._tables import block_length, free_response, highest, last_state, lower_toeplitz
+from s5jax.ops._tables import (
+    block_length,
+    free_response,
+    highest,
+    last_state,
+)
 from s5jax.ops._vandermonde import _exponentials
 
 
@@ -116,9 +127,10 @@ def hope_kernel(
         C_j = s \sum_{k \ge j} h_k (-a)^{k-j}, \qquad d = \sum_k h_k (-a)^k,
 
     where S is the down-shift and :math:`s^2 = 1 - a^2`. A is a Toeplitz matrix and a contraction.
-    It has one n-fold eigenvalue with a single eigenvector, so it cannot be diagonalised, and its
-    powers come from squaring. A square costs n^2, because A is Toeplitz. K is the product of two
-    tables of about :math:`\sqrt L` vectors.
+    It has one n-fold eigenvalue with a single eigenvector, so it cannot be diagonalised. K is the
+    product of two tables of about :math:`\sqrt L` vectors. On a CPU the vectors follow one after
+    another. Elsewhere the tables grow by doubling, with powers of A from squaring. A square costs
+    n^2, because A is Toeplitz.
 
     Args:
         h: Markov parameters, ``(*batch, H, n)``.
@@ -142,9 +154,11 @@ def hope_kernel(
         Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_kernel("hope_kernel", h, Delta, L=L)
-    A = _powers(Delta, h.shape[-1])
-    C, d = _readout(h, Delta)
-    later = free_response(A, C, _drive(Delta, h.shape[-1]), L)
+    if target_platform() == "cpu":
+        return kernel_by_steps(h, Delta, L)
+    A = hope_powers(Delta, h.shape[-1])
+    C, d = hope_readout(h, Delta)
+    later = free_response(A, C, hope_drive(Delta, h.shape[-1]), L)
     return jnp.concatenate([d[..., None, :], later], -2)[..., :L, :]
 
 
@@ -222,7 +236,7 @@ def hope_step(
         Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_warp("hope_step", h, Delta)
-    minus_a, s = _section(Delta)
+    minus_a, s = hope_section(Delta)
     s, decay = (with_axes(v[:, None], x) for v in (s, 2 * Delta / (1 + Delta)))
     v = linear_scan(minus_a, jnp.moveaxis(s * x, -1, -2), u)
     v = jnp.concatenate([u[..., None], jnp.moveaxis(v, -2, -1)], -1)
@@ -265,7 +279,7 @@ def hope_response(
         Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_kernel("hope_response", h, Delta, L=L)
-    return free_response(_powers(Delta, h.shape[-1]), _readout(h, Delta)[0], x, L)
+    return free_response(hope_powers(Delta, h.shape[-1]), hope_readout(h, Delta)[0], x, L)
 
 
 @default_promotion
@@ -297,7 +311,7 @@ def hope_state(
         Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     n = x0.shape[-1]
-    return last_state(_powers(Delta, n), _drive(Delta, n), u, x0)
+    return last_state(hope_powers(Delta, n), hope_drive(Delta, n), u, x0)
 
 
 @default_promotion
@@ -325,9 +339,9 @@ def hope_chunks(h: Float[Array, "H N"], Delta: Float[Array, " H"], T: int) -> Ch
         Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_kernel("hope_chunks", h, Delta, T=T)
-    C, d = _readout(h, Delta)
+    C, d = hope_readout(h, Delta)
     n = h.shape[-1]
-    return dense_chunks("hope_chunks", _powers(Delta, n), _drive(Delta, n), C, d, T)
+    return dense_chunks("hope_chunks", hope_powers(Delta, n), hope_drive(Delta, n), C, d, T)
 
 
 def hope_matrices(
@@ -335,52 +349,11 @@ def hope_matrices(
 ) -> tuple[Float[Array, "H N N"], Float[Array, "H N"], Float[Array, "H N"], Float[Array, " H"]]:
     """Dense matrices A, B, C and d of `hope_kernel`."""
     n = h.shape[-1]
-    return jnp.eye(n)[None] + next(_powers(Delta, n)), _drive(Delta, n), *_readout(h, Delta)
-
-
-def _section(Delta: Float[Array, " H"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-    """Coefficients -a and s of a section."""
-    return (Delta - 1) / (Delta + 1), 2 * jnp.sqrt(Delta) / (Delta + 1)
-
-
-def _drive(Delta: Float[Array, " H"], n: int) -> Float[Array, "H n"]:
-    """Input vector B, the state of the sections after an impulse."""
-    minus_a, s = _section(Delta)
-    impulse = jnp.zeros((n, len(s)), s.dtype).at[0].set(s)
-    return linear_scan(minus_a, impulse).T
-
-
-def _readout(
-    h: Float[Array, "*batch H N"], Delta: Float[Array, " H"]
-) -> tuple[Float[Array, "*batch H N"], Float[Array, "*batch H"]]:
-    """Output vector C and feedthrough d."""
-    minus_a, s = _section(Delta)
-    sums = jnp.moveaxis(linear_scan(minus_a, jnp.moveaxis(h, -1, -2), reverse=True), -2, -1)
-    return with_axes(s[:, None], sums) * sums, with_axes(minus_a, sums[..., 0]) * sums[..., 0]
-
-
-def _powers(Delta: Float[Array, " H"], n: int) -> Iterator[Float[Array, "H n n"]]:
-    r"""Yields :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
-
-    All of these matrices are polynomials in the down-shift. Squaring by
-    :math:`M \leftarrow 2 M + M^2` keeps the digits of a small :math:`\Delta`. A large
-    :math:`\Delta` puts the eigenvalue of A near -1. There the first square is formed as
-    :math:`(A - I)(A + I)`, with both factors written in :math:`\Delta`; its eigenvalue is near 1.
-    """
-    tail = _section(Delta)[1][:, None] * _drive(Delta, n)[:, :-1]
-    below, above = (
-        jnp.concatenate([first[:, None], tail], -1)
-        for first in (-2 * Delta / (1 + Delta), 2 / (1 + Delta))
+    return (
+        jnp.eye(n)[None] + next(hope_powers(Delta, n)),
+        hope_drive(Delta, n),
+        *hope_readout(h, Delta),
     )
-    M = lower_toeplitz(below)
-    yield M
-    near_minus_1 = highest("hij,hj->hi", M, above)
-    near_1 = 2 * below + highest("hij,hj->hi", M, below)
-    below = jnp.where(Delta[:, None] > 1, near_minus_1, near_1)
-    while True:
-        M = lower_toeplitz(below)
-        yield M
-        below = 2 * below + highest("hij,hj->hi", M, below)
 
 
 def _check_warp(where: str, h: Array, Delta: Array) -> None:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
+from s5jax._promotion import default_promotion
+
 
 def block_length(n: int) -> int:
     """Smallest power of two that is at least the square root of n."""
@@ -87,6 +89,23 @@ def last_state(
     return jax.lax.scan(advance, x, driven)[0]
 
 
+def response_by_blocks(
+    table: Float[Array, "H N T"],
+    M: Float[Array, "H N N"],
+    C: Float[Array, "*batch H N"],
+    L: int,
+) -> Float[Array, "*batch L H"]:
+    r"""`free_response` from a table of :math:`A^b x` for b < T and from :math:`A^T - I`.
+
+    The output vectors :math:`C A^{a T}` follow one after another.
+    """
+    T = table.shape[-1]
+    none = jnp.zeros((-(-L // T), *C.shape), C.dtype)
+    left = dense_states(jnp.swapaxes(M, -1, -2), none, C)[0]
+    y = highest("a...hn,hnb->...hab", left, table)
+    return jnp.moveaxis(y.reshape(*y.shape[:-2], math.prod(y.shape[-2:]))[..., :L], -1, -2)
+
+
 def doubled(
     table: Float[Array, "*shape"], change: Float[Array, "*shape"], axis: int
 ) -> Float[Array, "*twice"]:
@@ -111,3 +130,34 @@ def lower_toeplitz(p: Float[Array, "H n"]) -> Float[Array, "H n n"]:
     H, n = p.shape
     row = jnp.concatenate([p[:, :1], jnp.zeros_like(p), jnp.flip(p[:, 1:], -1)], -1)
     return jnp.tile(row, n)[:, : n * (2 * n - 1)].reshape(H, n, -1)[..., :n]
+
+
+@jax.custom_jvp
+def dense_states(
+    carry: Float[Array, "H N N"],
+    driven: Float[Array, "n *batch H N"],
+    s: Float[Array, "*batch H N"],
+) -> tuple[Float[Array, "n *batch H N"], Float[Array, "*batch H N"]]:
+    """The states before each of n steps, and the state after the last step.
+
+    The derivative of the states obeys the same recurrence. In this form the gradient of the
+    matrices is one product over all chunks. A differentiated loop would accumulate it step by step.
+    """
+
+    def advance(s: Array, driven: Array) -> tuple[Array, Array]:
+        return s + highest("hij,...hj->...hi", carry, s) + driven, s
+
+    after, before = jax.lax.scan(advance, s, driven)
+    return before, after
+
+
+@dense_states.defjvp
+@default_promotion
+def dense_states_jvp(
+    primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    carry, driven, s = primals
+    carry_dot, driven_dot, s_dot = tangents
+    before, after = dense_states(carry, driven, s)
+    driven_dot = driven_dot + highest("hij,...hj->...hi", carry_dot, before)
+    return (before, after), dense_states(carry, driven_dot, s_dot)

@@ -6,6 +6,7 @@ from helpers import assert_close, values_and_gradients
 
 from s5jax.init import nplr
 from s5jax.ops import (
+    _dplr,
     discretize_dplr,
     dplr_kernel,
     dplr_kernel_ref,
@@ -32,9 +33,13 @@ def system(measure="legs", N=16, seed=0):
 
 @pytest.mark.parametrize("measure", ["legs", "legt", "fourier"])
 @pytest.mark.parametrize("L", [1, 2, 31])
-@pytest.mark.parametrize("algorithm", ["two_table", "cauchy"])
+@pytest.mark.parametrize(
+    ("algorithm", "platform"), [("two_table", "cpu"), ("two_table", "gpu"), ("cauchy", "cpu")]
+)
 @jax.enable_x64(True)
-def test_kernel_is_the_reference(measure, L, algorithm):
+def test_kernel_is_the_reference(measure, L, algorithm, platform, monkeypatch):
+    """On a CPU the tables of "two_table" grow step by step, elsewhere by doubling."""
+    monkeypatch.setattr(_dplr, "target_platform", lambda: platform)
     arguments = system(measure)
     got = values_and_gradients(lambda *a: dplr_kernel(*a, L, algorithm=algorithm), *arguments)
     expected = values_and_gradients(lambda *a: dplr_kernel_ref(*a, L), *arguments)
@@ -42,14 +47,16 @@ def test_kernel_is_the_reference(measure, L, algorithm):
     assert_close(got, expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("algorithm", ["two_table", "cauchy"])
-def test_float32_kernel_at_path_x_steps(algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "L"), [("two_table", 2048), ("two_table", 4096), ("cauchy", 4096)]
+)
+def test_float32_kernel_at_path_x_steps(algorithm, L):
     with jax.enable_x64(True):
         Lambda, P, B, C, _ = system(N=64)
         arguments = (Lambda, P, B, C, jnp.array([1e-4, 1e-2, 1e-1]))
         single = [v.astype("complex64" if jnp.iscomplexobj(v) else "float32") for v in arguments]
         double = [v.astype("complex128" if jnp.iscomplexobj(v) else "float64") for v in single]
-        kernel = jax.jit(lambda a: dplr_kernel(*a, 4096, algorithm=algorithm))
+        kernel = jax.jit(lambda a: dplr_kernel(*a, L, algorithm=algorithm))
         got, exact = kernel(single), kernel(double)
         assert got.dtype == jnp.float32
         error = np.abs(got - exact).max((0, 1)) / np.abs(exact).max((0, 1))

@@ -7,6 +7,7 @@ import pytest
 from helpers import assert_close, values_and_gradients
 
 from s5jax.ops import (
+    _hope,
     hope_kernel,
     hope_kernel_ref,
     hope_response,
@@ -26,10 +27,14 @@ def system(seed=0, batch=()):
     return jnp.asarray(h), jnp.asarray(DELTA)
 
 
-@pytest.mark.parametrize("L", [1, 31])
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize(("L", "n"), [(1, N), (2, N), (31, N), (31, 1)])
 @jax.enable_x64(True)
-def test_kernel_is_the_reference(L):
-    arguments = system(batch=(2,))
+def test_kernel_is_the_reference(L, n, platform, monkeypatch):
+    """On a CPU states follow one after another, elsewhere tables grow by doubling."""
+    monkeypatch.setattr(_hope, "target_platform", lambda: platform)
+    h, Delta = system(batch=(2,))
+    arguments = h[..., :n], Delta
     got = values_and_gradients(lambda *a: hope_kernel(*a, L), *arguments)
     assert got[0].shape == (2, L, len(DELTA))
     assert_close(got, values_and_gradients(lambda *a: hope_kernel_ref(*a, L), *arguments), 1e-11)
@@ -109,6 +114,24 @@ def test_float32_kernels_at_every_warp():
     assert (difference[1:].max(0) < 5e-6 * largest).all()
     assert (difference[0] < 5e-6).all()
     assert (difference[1:].sum(0) < 5e-5 * np.abs(exact[1:]).sum(0)).all()
+
+
+def test_float32_gradients_at_every_warp():
+    """Error relative to the largest entry of each feature; at most 3e-6 as measured."""
+    n, L, Delta = 64, 1024, np.array([1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0], "float32")
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(len(Delta), n)).astype("float32") / n**0.5
+    weights = rng.normal(size=(L, len(Delta))).astype("float32")
+    gradient = jax.jit(jax.grad(lambda p, w: (w * hope_kernel(*p, L)).sum()))
+    with jax.enable_x64(True):
+        got, exact = (
+            gradient([jnp.asarray(v, dtype) for v in (h, Delta)], jnp.asarray(weights, dtype))
+            for dtype in ("float32", "float64")
+        )
+    assert got[0].dtype == jnp.float32
+    for g, e in zip(*([np.asarray(v) for v in vs] for vs in (got, exact)), strict=True):
+        error, largest = (np.abs(v).reshape(len(Delta), -1).max(-1) for v in (g - e, e))
+        assert (error < 2e-5 * largest).all()
 
 
 def test_bad_arguments_are_refused():

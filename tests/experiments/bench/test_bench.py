@@ -30,9 +30,17 @@ from experiments.bench.row import Row
 
 NAMES = [
     *("s4d_kernel", "dlr_kernel", "s4_kernel", "hope_kernel"),
-    *("s4d_layer", "dlr_layer", "s4_layer", "hope_layer", "sgconv_layer", "pooled_conv"),
+    *("s4d_layer", "dlr_layer", "s4_layer", "hope_layer", "short", "sgconv_layer", "pooled_conv"),
     *("s5_train_step", "s5_train_memory", "compile_time"),
-    *("linear_in_L", "million", "generate", "host_overhead", "pathfinder_32", "pathfinder_128"),
+    *(
+        "linear_in_L",
+        "million",
+        "generate",
+        "generate_batch",
+        "host_overhead",
+        "pathfinder_32",
+        "pathfinder_128",
+    ),
 ]
 SMALL = Size(L=64, H=4, N=8)
 
@@ -139,7 +147,9 @@ def test_rows_of_the_ci_suite(quick, monkeypatch, toy):
         lengths=(16, 32),
         doubled=SMALL,
         million=SMALL,
+        short=(16, 32),
         position=16,
+        batch_position=16,
         d_model=8,
         n_layers=1,
         images=2,
