@@ -144,8 +144,8 @@ def generate_row(position: int, *, d_model: int, n_layers: int) -> Row:
 def generate_batch_row(position: int, *, d_model: int, n_layers: int) -> Row:
     """Compares tokens a second of S5 and S4 with cached attention, in batches that fill memory.
 
-    A batch is as large as 2 GB of states, or of caches, allow. It is at most 1,024 sequences, from
-    which on tokens a second do not grow.
+    A batch is as large as 2 GB of states, or of caches, allow. It is at most 1,024 sequences, which
+    bounds the time of the row.
     """
     runs, sequences = {}, {}
     for name in ("S5", "S4", "attention"):

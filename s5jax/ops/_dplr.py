@@ -24,9 +24,9 @@ from s5jax.ops._dplr_powers import (
     low_rank,
     real_state,
 )
-from s5jax.ops._platform import target_platform
 from s5jax.ops._tables import (
     block_length,
+    by_steps,
     free_response,
     highest,
     last_state,
@@ -34,9 +34,6 @@ from s5jax.ops._tables import (
 )
 
 KernelAlgorithm = Literal["auto", "two_table", "cauchy"]
-
-_LONGEST_BY_STEPS = 2048
-"""Lags up to which tables by steps are as accurate as tables by doubling, and faster on a CPU."""
 
 
 @default_promotion
@@ -175,7 +172,7 @@ def dplr_kernel(
     if algorithm == "cauchy":
         return _cauchy_kernel(Lambda, P, B, C, Delta, L)
     system = discretize_dplr(Lambda, P, B, Delta)
-    if target_platform() != "cpu" or L > _LONGEST_BY_STEPS:
+    if not by_steps(L):
         return dplr_response(system, C, system.B_bar, L)
     table, jump = dplr_jump(system, system.B_bar, block_length(L))
     return response_by_blocks(table, dense_change(jump), real_state(2 * C.conj()), L)

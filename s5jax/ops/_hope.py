@@ -25,10 +25,10 @@ from s5jax.ops._hope_powers import (
     hope_section,
     kernel_by_steps,
 )
-from s5jax.ops._platform import target_platform
 from s5jax.ops._scan import linear_scan
 from s5jax.ops._tables import (
     block_length,
+    by_steps,
     free_response,
     highest,
     last_state,
@@ -128,9 +128,9 @@ def hope_kernel(
 
     where S is the down-shift and :math:`s^2 = 1 - a^2`. A is a Toeplitz matrix and a contraction.
     It has one n-fold eigenvalue with a single eigenvector, so it cannot be diagonalised. K is the
-    product of two tables of about :math:`\sqrt L` vectors. On a CPU the vectors follow one after
-    another. Elsewhere the tables grow by doubling, with powers of A from squaring. A square costs
-    n^2, because A is Toeplitz.
+    product of two tables of about :math:`\sqrt L` vectors. The tables grow by doubling, with powers
+    of A from squaring. A square costs n^2, because A is Toeplitz. On a CPU and up to 2,048 lags the
+    vectors follow one after another instead.
 
     Args:
         h: Markov parameters, ``(*batch, H, n)``.
@@ -154,7 +154,7 @@ def hope_kernel(
         Yu et al., "Long-memory State Space Models" (HOPE), 2024, https://arxiv.org/abs/2405.13975.
     """
     _check_kernel("hope_kernel", h, Delta, L=L)
-    if target_platform() == "cpu":
+    if by_steps(L):
         return kernel_by_steps(h, Delta, L)
     A = hope_powers(Delta, h.shape[-1])
     C, d = hope_readout(h, Delta)

@@ -14,6 +14,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from s5jax._promotion import default_promotion
+from s5jax.ops._platform import target_platform
+
+LONGEST_BY_STEPS = 2048
+"""Lags up to which a CPU builds the tables of a kernel step by step; see `by_steps`."""
+
+
+def by_steps(L: int) -> bool:
+    """Returns whether the tables of a kernel of L lags grow step by step instead of by doubling.
+
+    Steps need no squares of matrices, and their gradients are short. They are many small operations
+    one after another, which suits a CPU. Over more lags they round more often and gain less.
+    """
+    return target_platform() == "cpu" and L <= LONGEST_BY_STEPS
 
 
 def block_length(n: int) -> int:

@@ -6,7 +6,7 @@ from helpers import assert_close, values_and_gradients
 
 from s5jax.init import nplr
 from s5jax.ops import (
-    _dplr,
+    _tables,
     discretize_dplr,
     dplr_kernel,
     dplr_kernel_ref,
@@ -39,7 +39,7 @@ def system(measure="legs", N=16, seed=0):
 @jax.enable_x64(True)
 def test_kernel_is_the_reference(measure, L, algorithm, platform, monkeypatch):
     """On a CPU the tables of "two_table" grow step by step, elsewhere by doubling."""
-    monkeypatch.setattr(_dplr, "target_platform", lambda: platform)
+    monkeypatch.setattr(_tables, "target_platform", lambda: platform)
     arguments = system(measure)
     got = values_and_gradients(lambda *a: dplr_kernel(*a, L, algorithm=algorithm), *arguments)
     expected = values_and_gradients(lambda *a: dplr_kernel_ref(*a, L), *arguments)
