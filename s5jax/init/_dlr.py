@@ -22,7 +22,7 @@ def dlr_eigenvalues(
     r"""Draws the logarithms of DLR's eigenvalues, which are just inside the N-th roots of unity.
 
     .. math::
-        \Lambda_n = -\tfrac12 \Delta_n + \tfrac{2 \pi i n}{N}, \qquad
+        \Lambda_n = -\tfrac{1}{2} \Delta_n + \tfrac{2 \pi i n}{N}, \qquad
         \log \Delta_n \sim \mathcal{U}[\log \Delta_{min}, \log \Delta_{max}]
 
     Args:
@@ -57,7 +57,7 @@ def dlr_eigenvalues(
 def dss_eigenvalues(method: DSSInit, N: int) -> Complex128[np.ndarray, " N"]:
     r"""Eigenvalues of DSS in continuous time.
 
-    .. math:: \Lambda_n = -\tfrac12 + i\, \omega_n, \qquad n = 0, \dots, N - 1
+    .. math:: \Lambda_n = -\tfrac{1}{2} + i\, \omega_n, \qquad n = 0, \ldots, N - 1
 
     - ``"lin"``: :math:`\omega_n = \pi n`;
     - ``"hippo"``: the positive frequencies of the skew-symmetric part of HiPPO-LegS of size 2 N,

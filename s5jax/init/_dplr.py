@@ -120,7 +120,7 @@ def block_diagonal_hippo(
 ]:
     r"""Eigenvalues and eigenvectors of S5's initial state matrix, with blocks S of HiPPO-LegS.
 
-    .. math:: \operatorname{blockdiag}(S, \dots, S) = V \operatorname{diag}(\Lambda) V^{-1}
+    .. math:: \operatorname{blockdiag}(S, \ldots, S) = V \operatorname{diag}(\Lambda) V^{-1}
 
     Each block S is the normal part of HiPPO-LegS. With ``conj_sym`` only the eigenvalue with
     negative imaginary part of each conjugate pair is kept. ``V`` is then tall,

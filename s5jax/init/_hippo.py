@@ -19,17 +19,17 @@ def hippo(measure: str, N: int) -> tuple[Float64[np.ndarray, "N N"], Float64[np.
 
     The state of :math:`\dot x = A x + B u` holds the coefficients of the past input in a basis of
     functions. With :math:`r_n = \sqrt{2n+1}`, the rotations :math:`S_{2m+1,2m} = \pi m =
-    -S_{2m,2m+1}` and :math:`b = (1, 0, \sqrt2, 0, \sqrt2, \dots)`, the measures are:
+    -S_{2m,2m+1}` and :math:`b = (1, 0, \sqrt{2}, 0, \sqrt{2}, \ldots)`, the measures are:
 
     - ``"legs"``: Legendre polynomials on an exponentially warped axis, all of the past;
       :math:`A_{nk} = -r_n r_k` for n > k, :math:`-(n+1)` for n = k, else 0; :math:`B_n = r_n`.
-    - ``"legt"``: Legendre polynomials on a sliding window; :math:`A_{nk} = -\tfrac12 r_n r_k`,
-      times :math:`(-1)^{n-k}` for n < k; :math:`B_n = \tfrac12 r_n`.
-    - ``"lagt"``: Laguerre functions; :math:`A_{nk} = -1` for n > k, :math:`-\tfrac12` for n = k,
-      else 0; :math:`B_n = 1`.
+    - ``"legt"``: Legendre polynomials on a sliding window; :math:`A_{nk} = -\tfrac{1}{2} r_n r_k`,
+      times :math:`(-1)^{n-k}` for n < k; :math:`B_n = \tfrac{1}{2} r_n`.
+    - ``"lagt"``: Laguerre functions; :math:`A_{nk} = -1` for n > k, :math:`-\tfrac{1}{2}` for
+      n = k, else 0; :math:`B_n = 1`.
     - ``"fourier"``: a Fourier basis on a sliding window; :math:`A = S - b b^\top`, :math:`B = b`.
-    - ``"fourier_diag"``: Fourier, decaying; :math:`A = 2S - \tfrac12 I`, :math:`B = b`.
-    - ``"legsd"``: the normal part of LegS, :math:`A + \tfrac12 B B^\top`, with half its B.
+    - ``"fourier_diag"``: Fourier, decaying; :math:`A = 2S - \tfrac{1}{2} I`, :math:`B = b`.
+    - ``"legsd"``: the normal part of LegS, :math:`A + \tfrac{1}{2} B B^\top`, with half its B.
 
     Args:
         measure: one of the names above.

@@ -23,9 +23,9 @@ def s4d(
 ) -> tuple[Complex128[np.ndarray, " M"], Complex128[np.ndarray, " M"]]:
     r"""Diagonal state matrix and input vector of S4D, one of each conjugate pair.
 
-    .. math:: \Lambda_n = -\rho\, a_n - i\, \omega\, b_n, \qquad n = 0, \dots, N/2 - 1
+    .. math:: \Lambda_n = -\rho\, a_n - i\, \omega\, b_n, \qquad n = 0, \ldots, N/2 - 1
 
-    where :math:`\rho, \omega` are ``real_scale`` and ``imag_scale``, and :math:`a_n = \tfrac12`
+    where :math:`\rho, \omega` are ``real_scale`` and ``imag_scale``, and :math:`a_n = \tfrac{1}{2}`
     except for ``"real"``:
 
     - ``"legs"``: the eigenvalues of `nplr` for LegS, with its clipped B (``B_init`` is not used);

@@ -54,10 +54,10 @@ class Attention(SequenceLayer):
     itself included, in whole sequences, chunks and steps alike. A sequence of at most ``l_max``
     steps gets full attention, and a longer one attention within a sliding window, at a cost of
     ``O(L l_max)``. Positions are relative, so a stream has no end: its state is the cache of
-    `AttentionState`, and a step costs ``O(l_max H)``.
+    ``AttentionState``, and a step costs ``O(l_max H)``.
 
     Parameters: ``W_qkv`` of shape ``(H, 3 H)``, ``W_o`` of shape ``(H, H)`` and ``scale``, a
-    number. The layer is neither linear nor does it have a step length: `kernel`, `to_ssm` and
+    number. The layer is neither linear nor does it have a step length: ``kernel``, ``to_ssm`` and
     ``dt`` raise.
 
     Args:

@@ -47,9 +47,9 @@ class SequenceLayer(Module):
     A bidirectional layer adds a second map that runs backward in time, with the coefficients of
     ``backward=True``. It has no final state, so it neither steps nor streams.
 
-    ``lengths``, ``resets`` and ``dt`` become one checked value, `Edits`, in the outermost call. A
-    ``run`` that is fast only if all steps are alike tests ``edits.uniform`` and leaves the rest to
-    ``super().run``.
+    ``lengths``, ``resets`` and ``dt`` become one checked value, `s5jax.layers.Edits`, in the
+    outermost call. A ``run`` that is fast only if all steps are alike tests ``edits.uniform`` and
+    leaves the rest to ``super().run``.
 
     Under a mesh (`jax.set_mesh`) a call splits time over the axis ``seq``, and the first batch axis
     over the axis ``data``, where there is such an axis. Results are the same, and each device holds

@@ -73,7 +73,7 @@ class DLR(KernelLayer):
     r"""DLR: a diagonal linear recurrence whose eigenvalues all features share; also DSS.
 
     .. math::
-        y_t = \sum_{l} K_l u_{t-l} + D u_t, \qquad K_l = f\Big( \sum_n w_n e^{z_n l} \Big)
+        y_t = \sum_{l} K_l u_{t-l} + D u_t, \qquad K_l = f\left( \sum_n w_n e^{z_n l} \right)
 
     for every feature, where f takes the real part, the imaginary part, their sum or their product
     (``kernel_to_real``), without conjugate pairs. As a recurrence,

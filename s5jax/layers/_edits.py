@@ -15,7 +15,7 @@ from s5jax.layers._inputs import as_array, as_reals, known_values
 class Edits(NamedTuple):
     """Checked ``lengths``, ``resets`` and ``dt`` of one call, each None if it was not given.
 
-    The outermost call makes it, by `check_edits`, and passes it on to every layer inside.
+    The outermost call makes it, checks it, and passes it on to every layer inside.
     """
 
     valid: Bool[Array, "*batch L"] | None = None
@@ -34,7 +34,7 @@ class Edits(NamedTuple):
 
     @property
     def uniform(self) -> bool:
-        """Whether all steps are alike: no padding, no resets, one step length."""
+        """Whether all steps are alike, without padding and resets, with one step length."""
         return self.valid is None and self.resets is None and not self.irregular
 
 
@@ -88,7 +88,7 @@ def check_dt(
     """Checks step lengths, one or as many as ``shape`` has; padding gets zero.
 
     Raises:
-        ValueError: as `check_edits`.
+        ValueError: as ``check_edits``.
     """
     if dt is None:
         return None

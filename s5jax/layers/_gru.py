@@ -36,7 +36,7 @@ class GRU(SequenceLayer):
 
     Parameters: ``cells``, one `flax.nnx.GRUCell` a direction, and ``C`` of shape ``(H, N)``
     (``(H, 2 N)`` if bidirectional, forward states first). The layer is neither linear nor does it
-    have a step length: `kernel`, `to_ssm` and ``dt`` raise.
+    have a step length: ``kernel``, ``to_ssm`` and ``dt`` raise.
 
     Args:
         d_model: number of features H.

@@ -63,8 +63,8 @@ class HOPE(KernelLayer):
                     with the spectrum of the sequence as it is, of even length.
     ``"mirrored"``  the published block: the same with one :math:`\Delta`, on the sequence followed
                     by its mirror image. It outputs both halves of the result, 2 H features
-                    (``d_output``), each with its own ``D``; in a `ResidualBlock` this needs the
-                    activation ``"glu"``, as published.
+                    (``d_output``), each with its own ``D``; in a `s5jax.ResidualBlock` this needs
+                    the activation ``"glu"``, as published.
     ==============  ================================================================================
 
     In the published forms the end of a sequence meets its start, the samples are taken at twice the
@@ -78,9 +78,9 @@ class HOPE(KernelLayer):
 
     Parameters, with n = ``d_state`` and R = 2 if bidirectional, else 1: ``h`` of shape
     ``(R, H, n)``, and a last axis of (real, imaginary) in the published forms; ``raw_step`` of
-    shape ``(H,)`` (``(2, H)`` if circular), where :math:`\Delta = f(\texttt{raw\_step})`; ``D`` of
+    shape ``(H,)`` (``(2, H)`` if circular), where :math:`\Delta = f(\mathtt{raw\_step})`; ``D`` of
     shape ``(H,)`` (``(2, H)`` if mirrored). Initially ``h`` is normal, real or complex, with
-    :math:`E |h|^2 = 1 / (n\, \texttt{scale\_factor}^2)`. The optimiser group ``"ssm"`` holds all
+    :math:`E |h|^2 = 1 / (n\, \mathtt{scale\_factor}^2)`. The optimiser group ``"ssm"`` holds all
     but ``D``. The published code trains ``h`` at a smaller rate, with weight decay for images only,
     and keeps :math:`\Delta` fixed for Path-X, ListOps and noisy CIFAR. In its scripts for ListOps,
     text and retrieval ``h`` stays untrained as well, because its learning rate is set to the
@@ -174,7 +174,7 @@ class HOPE(KernelLayer):
 
     @property
     def d_output(self) -> int:
-        """Number of output features: H, or 2 H in the mirrored form."""
+        """Number of output features, which is H, or 2 H in the mirrored form."""
         return 2 * self.d_model if self.form == "mirrored" else self.d_model
 
     def coefficients(

@@ -41,10 +41,10 @@ SCANS = ("scan", *get_args(NamedScan))
 class KernelLayer(SequenceLayer):
     """Base class of layers with one state space per feature, whose kernel is cheap to form.
 
-    A layer implements, besides `advance`, the parts of a convolution; ``coefficients`` have a field
-    ``D``, the skip connection, which is None backward in time. It runs by an FFT, by chunks, or, if
-    it has a diagonal `recurrence`, by scans. Parameters name their axis of features in
-    ``feature_axis``, so that devices which split time can exchange steps for features.
+    A layer implements, besides ``advance``, the parts of a convolution. ``coefficients`` have a
+    field ``D``, the skip connection, which is None backward in time. The layer runs by an FFT, by
+    chunks, or, if it has a diagonal `recurrence`, by scans. Parameters name their axis of features
+    in ``feature_axis``, so that devices which split time can exchange steps for features.
 
     ==========================================  ================================================
     ``convolution_kernel(coefficients, L)``     impulse response without the skip connection

@@ -55,7 +55,7 @@ def param_labels(model: nnx.Module, groups: Mapping[str, str] | None = None) -> 
     Returns:
         Nested dictionaries shaped like ``nnx.to_pure_dict(nnx.state(model, nnx.Param))``, with a
         group at each leaf. `optax.multi_transform` takes them for parameters in that form, for
-        those in ``nnx.state(model, nnx.Param)``, and inside of `nnx.Optimizer`. A call with
+        those in ``nnx.state(model, nnx.Param)``, and inside of `flax.nnx.Optimizer`. A call with
         parameters returns the labels in their form, for masks such as ``lambda parameters:
         jax.tree.map(lambda label: label == "ssm", labels(parameters))``.
 

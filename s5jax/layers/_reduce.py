@@ -27,7 +27,7 @@ def reduce_order(layer: SequenceLayer, order: int, *, l_max: int | None = None) 
     The result's ``error_bound`` holds for all inputs from rest,
 
     .. math:: \sum_t \lVert y_t - y^{(r)}_t \rVert^2 \le
-              \texttt{error\_bound}^2 \sum_t \lVert u_t \rVert^2
+              \mathtt{error\_bound}^2 \sum_t \lVert u_t \rVert^2
 
     for each feature by itself, in sequences of up to ``l_max`` steps; or, for layers that mix
     features, for all together and any length. The first is the largest distance of the frequency

@@ -63,7 +63,7 @@ class S4(FeatureSSM):
     Parameters are stored as reals, complex ones with a last axis of (real, imaginary): with
     M = ``d_state / 2``, S = ``n_ssm`` and the rank R of the measure, ``raw_decay`` and
     ``Lambda_im`` of shape ``(S, M)``, where
-    :math:`\operatorname{Re} \Lambda = -f(\texttt{raw\_decay})`, ``P`` of shape ``(S, R, M, 2)``,
+    :math:`\operatorname{Re} \Lambda = -f(\mathtt{raw\_decay})`, ``P`` of shape ``(S, R, M, 2)``,
     ``B`` of shape ``(S, M, 2)``, ``raw_step`` of shape ``(H,)``, ``C`` of shape ``(1, H, M, 2)``
     (``(2, H, M, 2)`` if bidirectional, forward first) and ``D`` of shape ``(H,)``. Feature h uses
     the system h modulo S. None depends on a sequence length: C is the output vector itself,

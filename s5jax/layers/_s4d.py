@@ -59,7 +59,7 @@ class S4D(FeatureSSM):
 
     Parameters are stored as reals, complex ones with a last axis of (real, imaginary): with
     M = ``d_state / 2`` and S = ``n_ssm``, ``raw_decay`` and ``Lambda_im`` of shape ``(S, M)``,
-    where :math:`\operatorname{Re} \Lambda = -f(\texttt{raw\_decay})`, ``B`` of shape
+    where :math:`\operatorname{Re} \Lambda = -f(\mathtt{raw\_decay})`, ``B`` of shape
     ``(S, M, 2)``, ``raw_step`` of shape ``(H,)``, ``C`` of shape ``(1, H, M, 2)``
     (``(2, H, M, 2)`` if bidirectional, forward first) and ``D`` of shape ``(H,)``. Feature h uses
     the system h modulo S. The optimiser group ``"ssm"`` holds all but ``C`` and ``D``. A state has

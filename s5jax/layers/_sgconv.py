@@ -46,22 +46,22 @@ class SGConv(KernelLayer):
 
     .. math::
         y_t = \sum_{l < T} K_l u_{t-l} + D u_t, \qquad
-        K = \tfrac{1}{Z} \big[ \alpha^{S-1} w_0, \; \alpha^{S-2} U_1 w_1, \; \alpha^{S-3} U_2 w_2,
-        \; \alpha^{S-4} U_4 w_3, \; \dots \big]
+        K = \tfrac{1}{Z} \left[ \alpha^{S-1} w_0, \; \alpha^{S-2} U_1 w_1, \; \alpha^{S-3} U_2 w_2,
+        \; \alpha^{S-4} U_4 w_3, \; \ldots \right]
 
     for every feature, where each of the S sub-kernels has ``kernel_dim`` numbers and :math:`U_s`
     interpolates linearly to s times as many (`s5jax.ops.multiscale_kernel`). The constant Z is the
     2-norm of the kernel at construction; it is saved, and not trained. A bidirectional layer adds a
     second kernel, of its own w and Z, over the inputs to come, which starts with the next step.
 
-    **Length.** The response ends: it has :math:`T = d\, 2^{S - 1 + \texttt{init\_scale}}` lags
-    (`n_taps`), at least ``l_max``, whatever the length of a sequence. A shorter one reaches
+    **Length.** The response ends: it has :math:`T = d\, 2^{S - 1 + \mathtt{init\_scale}}` lags
+    (``n_taps``), at least ``l_max``, whatever the length of a sequence. A shorter one reaches
     the first lags only, without another normalisation; in a longer one an output depends on the
     last T inputs only. The published code does the same.
 
     **Steps.** A state holds the last T - 1 inputs of every feature, and a step costs T
     multiplications. With ``decay="scale"`` the state of `init_multiscale_state` may take its place
-    in `step`, which then costs about 2 S d of them and is as exact, see
+    in `s5jax.SequenceLayer.step`, which then costs about 2 S d of them and is as exact, see
     `s5jax.ops.multiscale_step`. Resets convolve every segment by itself, at a few times the cost.
 
     Parameters: ``w`` of shape ``(1, S, H, d)`` (``(2, S, H, d)`` if bidirectional, forward first)

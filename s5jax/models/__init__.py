@@ -2,6 +2,7 @@
 
 from s5jax.models._arguments import BlockOptions as BlockOptions
 from s5jax.models._backbone import SequenceBackbone as SequenceBackbone
+from s5jax.models._base import SequenceModule as SequenceModule
 from s5jax.models._block import ResidualBlock as ResidualBlock
 from s5jax.models._classifier import DocumentMatcher as DocumentMatcher
 from s5jax.models._classifier import SequenceClassifier as SequenceClassifier

@@ -46,7 +46,7 @@ class BlockOptions:
     dropout: float = 0.0
     """Share of features dropped in training."""
     tie_dropout: TieDropout = "all"
-    """Which drops take a feature at all time steps together: S5's, SGConv's last, or none."""
+    """Which drops take a feature at all time steps together; see `s5jax.ResidualBlock`."""
     layer_dropout: bool = False
     """Drop single entries of the layer's output, too, as the current S4 does."""
 
@@ -69,7 +69,7 @@ class BlockOptions:
 
 
 class BlockArguments(TypedDict, total=False):
-    """The fields of `BlockOptions` as arguments of a constructor."""
+    """The fields of `s5jax.models.BlockOptions` as arguments of a constructor."""
 
     norm: Norm
     prenorm: bool
@@ -119,7 +119,7 @@ def block_options(where: str, arguments: BlockArguments) -> BlockOptions:
 
     Raises:
         TypeError: for an argument that does not exist.
-        ValueError: as `BlockOptions`.
+        ValueError: as `s5jax.models.BlockOptions`.
     """
     check_names(where, arguments, BlockArguments)
     tie: Any = arguments.get("tie_dropout", "all")

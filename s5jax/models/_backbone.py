@@ -33,7 +33,7 @@ class SequenceBackbone(SequenceModule):
         y = x_{n} \ \text{or}\ \operatorname{norm}(x_n)
 
     It keeps the contract of a single layer: the same ``state``, ``lengths``, ``resets``, ``dt``,
-    `step`.
+    ``step``.
 
     Args:
         layer: class of the layers, for example `S5`.
@@ -131,7 +131,7 @@ class SequenceBackbone(SequenceModule):
         return tuple(block.init_state(batch_shape) for block in self.blocks)
 
     def feature_shape(self, where: str, u: Shaped[Array, "..."], n_axes: int) -> tuple[int, ...]:
-        """Checks shape and kind of inputs; see `SequenceModule`."""
+        """Checks shape and kind of inputs; see `s5jax.models.SequenceModule`."""
         shape = (*u.shape, self.d_input) if self.takes_tokens else u.shape
         kind = jnp.integer if self.takes_tokens else jnp.floating
         fits = len(shape) >= n_axes and shape[-1] == self.d_input and shape[-n_axes] >= 1
@@ -144,7 +144,7 @@ class SequenceBackbone(SequenceModule):
         return shape
 
     def check_values(self, where: str, u: Shaped[Array, "..."], valid: Array | None = None) -> None:
-        """Refuses tokens outside of the vocabulary; see `SequenceModule`."""
+        """Refuses tokens outside of the vocabulary; see `s5jax.models.SequenceModule`."""
         if self.takes_tokens:
             advice = "Number the tokens from 0, or build the model with a larger `d_input`."
             counted = True if valid is None else valid
@@ -156,7 +156,7 @@ class SequenceBackbone(SequenceModule):
         return self.encoder != "linear"
 
     def run(self, u: Shaped[Array, "..."], call: Call) -> Result:
-        """Maps checked sequences; see `SequenceModule`."""
+        """Maps checked sequences; see `s5jax.models.SequenceModule`."""
         edits, rngs, valid = call.edits, call.rngs, call.edits.valid
         before = split_states(type(self).__name__, call.state, self.n_layers)
         x = along_time(self._encode(u if valid is None else select(valid, u, 0), rngs))
@@ -193,7 +193,7 @@ class SequenceBackbone(SequenceModule):
     def advance(
         self, u: Shaped[Array, "..."], state: PyTree[Array], dt: Array | None = None
     ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
-        """Takes one step; see `SequenceModule`."""
+        """Takes one step; see `s5jax.models.SequenceModule`."""
         before = split_states(type(self).__name__, state, self.n_layers)
         x = self._encode(u)
         states = []

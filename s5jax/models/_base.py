@@ -34,8 +34,8 @@ class Call(NamedTuple):
 class SequenceModule(Module):
     """Base class of all that is built around layers: it is called and steps as a layer does.
 
-    A call checks its arguments once and makes `Edits` of ``lengths``, ``resets`` and ``dt``, which
-    every module inside receives as ``edits``. A subclass implements
+    A call checks its arguments once and makes `s5jax.layers.Edits` of ``lengths``, ``resets`` and
+    ``dt``, which every module inside receives as ``edits``. A subclass implements
 
     =======================================  =================================================
     ``layers``                               the sequence layers inside
@@ -47,7 +47,7 @@ class SequenceModule(Module):
     """
 
     mask_padding: bool = True
-    """Whether `Edits` keep padding out of resets and step lengths."""
+    """Whether `s5jax.layers.Edits` keep padding out of resets and step lengths."""
 
     @property
     def layers(self) -> Sequence[SequenceLayer]:

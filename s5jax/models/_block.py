@@ -42,7 +42,7 @@ class ResidualBlock(SequenceModule):
         dtype: dtype of computations, as in the layer.
         param_dtype: dtype of the parameters.
         rngs: source of the key ``params``.
-        **options: the fields of `BlockOptions`:
+        **options: the fields of `s5jax.models.BlockOptions`:
 
             - ``norm``: ``"batch"`` (statistics over batch and time, without padding), ``"layer"``,
               or ``"scalar_layer"``, with one scale and shift for all features and no epsilon, as in
@@ -113,7 +113,7 @@ class ResidualBlock(SequenceModule):
         return self.layer.init_state(batch_shape)
 
     def run(self, u: Shaped[Array, "*batch L H"], call: Call) -> Result:
-        """Maps checked sequences; see `SequenceModule`."""
+        """Maps checked sequences; see `s5jax.models.SequenceModule`."""
         if call.state is not None or call.return_state:
             check_stepwise(self.norm)
         prenorm, valid = self.options.prenorm, call.edits.valid
@@ -127,7 +127,7 @@ class ResidualBlock(SequenceModule):
     def advance(
         self, u: Shaped[Array, "*batch H"], state: PyTree[Array], dt: Array | None = None
     ) -> tuple[Inexact[Array, "*batch H"], PyTree[Array]]:
-        """Takes one step; see `SequenceModule`."""
+        """Takes one step; see `s5jax.models.SequenceModule`."""
         check_stepwise(self.norm)
         prenorm = self.options.prenorm
         x, state = self.layer.step(normalise(self.norm, u) if prenorm else u, state, dt)

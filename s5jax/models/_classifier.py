@@ -70,7 +70,7 @@ class PooledModel(SequenceModel):
         return self._empty_pool(batch_shape)._replace(blocks=self.backbone.init_state(batch_shape))
 
     def run(self, u: Shaped[Array, "..."], call: Call) -> Result:
-        """Maps checked sequences; see `SequenceModule`."""
+        """Maps checked sequences; see `s5jax.models.SequenceModule`."""
         state, valid = call.state, call.edits.valid
         call = call._replace(state=self._blocks_of(state))
         if not self.mask_padding:
@@ -90,7 +90,7 @@ class PooledModel(SequenceModel):
     def advance(
         self, u: Shaped[Array, "..."], state: PyTree[Array], dt: Array | None = None
     ) -> tuple[Inexact[Array, "*batch d_output"], ClassifierState]:
-        """Takes one step, to the logits of the sequence so far; see `SequenceModule`."""
+        """Takes one step, to the logits so far; see `s5jax.models.SequenceModule`."""
         x, blocks = self.backbone.advance(u, self._blocks_of(state), dt)
         pooled, count = self._pool(x[..., None, :], None, self._pool_of(state, x.shape[:-1]))
         return self._logits(pooled, count), ClassifierState(blocks, pooled, count)
@@ -236,7 +236,7 @@ class DocumentMatcher(PooledModel):
         return self.decode(nnx.gelu(x, approximate=self.backbone.options.approximate_gelu))
 
     def feature_shape(self, where: str, u: Shaped[Array, "..."], n_axes: int) -> tuple[int, ...]:
-        """Checks inputs; see `SequenceModule`."""
+        """Checks inputs; see `s5jax.models.SequenceModule`."""
         shape = super().feature_shape(where, u, n_axes)
         if len(shape) <= n_axes or shape[-n_axes - 1] != 2:
             raise ValueError(

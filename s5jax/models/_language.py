@@ -35,9 +35,9 @@ class LanguageModel(StepwiseModel):
 
     with E the token embedding, of shape ``(d_input, H)``. With ``cutoffs`` both embedding and
     logits are adaptive, for vocabularies of hundreds of thousands of words: vectors of rare tokens
-    are shorter (`AdaptiveEmbedding`), and the logits are log-probabilities.
+    are shorter (an adaptive embedding), and the logits are log-probabilities.
 
-    Generation is a loop over `step`: see `s5jax.generate`.
+    Generation is a loop over ``step``: see `s5jax.generate`.
 
     Args:
         layer: class of the layers, for example `S5`; causal.
@@ -144,7 +144,9 @@ class LanguageModel(StepwiseModel):
         return_state: bool = False,
         **call: Unpack[CallArguments],
     ) -> Float[Array, "..."] | tuple[Float[Array, "..."], PyTree[Array]]:
-        """Maps tokens to logits ``(*batch, L, d_input)``; other arguments as in `SequenceModule`.
+        """Maps tokens to logits ``(*batch, L, d_input)``.
+
+        Other arguments are those of `s5jax.models.SequenceModule`.
 
         With ``targets``, usually the tokens one step ahead, it returns their negative
         log-likelihoods instead, ``(*batch, L)``, and never holds the logits of all steps together.
@@ -189,7 +191,7 @@ class LanguageModel(StepwiseModel):
         return self._call(run, u, return_state, call)
 
     def run(self, u: Shaped[Array, "*batch L"], call: Call) -> Result:
-        """Maps checked tokens to logits; see `SequenceModule`."""
+        """Maps checked tokens to logits; see `s5jax.models.SequenceModule`."""
         h, state = self._before_logits(u, call)
         y, valid = self._logits(h), call.edits.valid
         return y if valid is None else select(valid, y, 0), state

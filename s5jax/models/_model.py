@@ -19,9 +19,9 @@ class SequenceModel(SequenceModule):
     """Base class of whole models: ``backbone``, and a head that a subclass adds.
 
     Args:
-        layer: class of the layers, for example `S5`.
+        layer: class of the layers, for example `s5jax.S5`.
         rngs: source of the key ``params``.
-        **backbone: the other arguments of `SequenceBackbone`.
+        **backbone: the other arguments of `s5jax.SequenceBackbone`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SequenceModel(SequenceModule):
 
     @property
     def encoder(self) -> Encoder:
-        """Kind of the inputs: ``"linear"`` if they are real numbers, another name for tokens."""
+        """Kind of the inputs, ``"linear"`` if they are real numbers and another name for tokens."""
         return self.backbone.encoder
 
     @property
@@ -60,11 +60,11 @@ class SequenceModel(SequenceModule):
         return self.backbone.layers
 
     def feature_shape(self, where: str, u: Shaped[Array, "..."], n_axes: int) -> tuple[int, ...]:
-        """Checks inputs; see `SequenceModule`."""
+        """Checks inputs; see `s5jax.models.SequenceModule`."""
         return self.backbone.feature_shape(where, u, n_axes)
 
     def check_values(self, where: str, u: Shaped[Array, "..."], valid: Array | None = None) -> None:
-        """Refuses tokens outside of the vocabulary; see `SequenceModule`."""
+        """Refuses tokens outside of the vocabulary; see `s5jax.models.SequenceModule`."""
         self.backbone.check_values(where, u, valid)
 
     def features(self, u: Shaped[Array, "..."], call: Call) -> Result:
@@ -88,7 +88,7 @@ class StepwiseModel(SequenceModel):
         return self.backbone.init_state(batch_shape)
 
     def run(self, u: Shaped[Array, "..."], call: Call) -> Result:
-        """Maps checked sequences; see `SequenceModule`."""
+        """Maps checked sequences; see `s5jax.models.SequenceModule`."""
         x, state = self.features(u, call)
         y, valid = self.head(x), call.edits.valid
         return y if valid is None else select(valid, y, 0), state
@@ -96,7 +96,7 @@ class StepwiseModel(SequenceModel):
     def advance(
         self, u: Shaped[Array, "..."], state: PyTree[Array], dt: Array | None = None
     ) -> tuple[Inexact[Array, "*batch d_output"], PyTree[Array]]:
-        """Takes one step; see `SequenceModule`."""
+        """Takes one step; see `s5jax.models.SequenceModule`."""
         x, state = self.backbone.advance(u, state, dt)
         return self.head(x), state
 
@@ -110,10 +110,10 @@ class SequenceLabeler(StepwiseModel):
     them from the end.
 
     Args:
-        layer: class of the layers, for example `S5`.
+        layer: class of the layers, for example `s5jax.S5`.
         d_output: number of targets or classes.
         rngs: source of the key ``params``.
-        **backbone: the other arguments of `SequenceBackbone`.
+        **backbone: the other arguments of `s5jax.SequenceBackbone`.
 
     Raises:
         TypeError: for an argument that does not exist.

@@ -48,7 +48,7 @@ class BlockTables(NamedTuple):
     leave: Float[Array, "N RH"]
     """From the state at the beginning of a block to its outputs."""
     powers: Float[Array, "powers 2 P"]
-    r"""Real and imaginary parts of :math:`\bar\Lambda^0, \dots, \bar\Lambda^R`."""
+    r"""Real and imaginary parts of :math:`\bar\Lambda^0, \ldots, \bar\Lambda^R`."""
 
 
 def steps_of_block(H: int) -> int:

@@ -2,7 +2,7 @@ r"""Long convolutions by matrix products over chunks of time, with a state carri
 
 A system with N states per feature maps a chunk of T inputs u to the outputs
 
-.. math:: y = \mathrm{Toep}(K_0, \dots, K_{T-1})\, u + L s, \qquad s' = \bar A^T s + E u
+.. math:: y = \mathrm{Toep}(K_0, \ldots, K_{T-1})\, u + L s, \qquad s' = \bar A^T s + E u
 
 where s is the state before the chunk. Neither a kernel of the whole length nor a transform is
 needed, and only L / T states are in memory.
@@ -235,7 +235,7 @@ def dense_chunks(
 
     Args:
         where: name of the calling function, for error messages.
-        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \ldots`.
         B: input vectors, ``(H, N)``.
         C: output vectors, ``(H, N)``.
         first: lag zero, d, ``(H,)``.

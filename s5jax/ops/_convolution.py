@@ -33,7 +33,7 @@ def fft_conv(
     r"""Convolves sequences with long kernels in :math:`O(L \log L)`.
 
     .. math:: y_t = \sum_{j \ge 0} k_j u_{t-j} + \sum_{j \ge 0} k^{rev}_j u_{t+1+j}, \qquad
-              u_s = 0 \text{ outside } 0, \dots, L-1
+              u_s = 0 \text{ outside } 0, \ldots, L-1
 
     The anticausal kernel starts at the *next* sample, as in all official layers of the S4 family,
     so that the current sample counts once. Transforms run in float32 or wider. Both directions
@@ -156,7 +156,7 @@ def segment_conv(
     r"""Causal convolution within segments: no output depends on another segment.
 
     .. math:: y_t = \sum_{j \ge 0} [c_{t-j} = c_t] \, k_j u_{t-j}, \qquad
-              u_s = 0 \text{ outside } 0, \dots, L-1
+              u_s = 0 \text{ outside } 0, \ldots, L-1
 
     Between two neighbouring blocks of time the condition is a product: the input is in the last
     segment of the first block, the output is in the first segment of the second block, and these

@@ -25,7 +25,7 @@ def dlr_kernel(
 ) -> Float[Array, "*batch L H"]:
     r"""Kernel of a diagonal linear recurrence with complex weights.
 
-    .. math:: K_l = f\Big( \sum_n W_n e^{z_n l} \Big), \qquad l = 0, \dots, L - 1
+    .. math:: K_l = f\left( \sum_n W_n e^{z_n l} \right), \qquad l = 0, \ldots, L - 1
 
     where f takes the real part, the imaginary part, their sum or their product. The first three
     cost one `vandermonde` and inherit its accuracy at large phases. The product costs two.
@@ -135,7 +135,7 @@ def dss_softmax_kernel(
     r"""Kernel of DSS-softmax, with exponentials normalised over the length of the kernel.
 
     .. math::
-        K_l = f\Big( \sum_n \frac{W_n}{\Lambda_n} \frac{e^{z_n l}}{\sum_{r<L} e^{z_n r}} \Big),
+        K_l = f\left( \sum_n \frac{W_n}{\Lambda_n} \frac{e^{z_n l}}{\sum_{r<L} e^{z_n r}} \right),
         \qquad z = \Delta \Lambda
 
     with f as in `dlr_kernel` and :math:`1/q` regularised to :math:`\bar q / (|q|^2 + 10^{-7})`.

@@ -128,7 +128,7 @@ def dplr_kernel(
 ) -> Float[Array, "*batch L H"]:
     r"""Kernel of S4 under the bilinear rule.
 
-    .. math:: K_l = 2 \operatorname{Re}(C \bar A^l \bar B), \qquad l = 0, \dots, L - 1
+    .. math:: K_l = 2 \operatorname{Re}(C \bar A^l \bar B), \qquad l = 0, \ldots, L - 1
 
     ``"two_table"`` forms :math:`K_{aT+b} = (C \bar A^{aT})(\bar A^b \bar B)` from dense real powers
     of the contraction :math:`\bar A`. The tables grow by doubling, with powers from
@@ -214,7 +214,7 @@ def dplr_response(
 ) -> Float[Array, "*batch L H"]:
     r"""Free response of a discrete DPLR system: its outputs without inputs.
 
-    .. math:: y_l = 2 \operatorname{Re}(C \bar A^l x), \qquad l = 0, \dots, L - 1
+    .. math:: y_l = 2 \operatorname{Re}(C \bar A^l x), \qquad l = 0, \ldots, L - 1
 
     The outputs come from the two-table product of `dplr_kernel`, which is the special case
     :math:`x = \bar B`.

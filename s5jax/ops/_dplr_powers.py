@@ -41,7 +41,7 @@ def dense_change(system: DPLR) -> Float[Array, "H N N"]:
 
 
 def dplr_powers(system: DPLR) -> Iterator[Float[Array, "H N N"]]:
-    r"""Yields :math:`\bar A^{2^k} - I` for :math:`k = 0, 1, \dots`; see `dense_change`."""
+    r"""Yields :math:`\bar A^{2^k} - I` for :math:`k = 0, 1, \ldots`; see `dense_change`."""
     M = dense_change(system)
     while True:
         yield M

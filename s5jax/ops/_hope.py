@@ -46,7 +46,7 @@ def hope_transfer_function(
 
     .. math::
         G(e^{i \theta_j}) = \sum_{k=1}^n h_k e^{-i k \psi_j}, \qquad
-        \psi_j = 2 \arctan\!\Big( \frac{1}{\Delta} \tan \frac{\theta_j}{2} \Big)
+        \psi_j = 2 \arctan\!\left( \frac{1}{\Delta} \tan \frac{\theta_j}{2} \right)
 
     The warped angles :math:`\psi` are not equally spaced and differ between features, so an FFT
     does not apply. The powers come from two tables of about :math:`\sqrt n` exponentials per angle.
@@ -252,7 +252,7 @@ def hope_response(
 ) -> Float[Array, "*batch L H"]:
     r"""Free response of HOPE: its outputs without inputs.
 
-    .. math:: y_l = C A^l x, \qquad l = 0, \dots, L - 1
+    .. math:: y_l = C A^l x, \qquad l = 0, \ldots, L - 1
 
     with the matrices of `hope_kernel`.
 

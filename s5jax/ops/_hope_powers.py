@@ -156,7 +156,7 @@ def hope_readout(
 
 
 def hope_powers(Delta: Float[Array, " H"], n: int) -> Iterator[Float[Array, "H n n"]]:
-    r"""Yields :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`.
+    r"""Yields :math:`A^{2^k} - I` for :math:`k = 0, 1, \ldots`.
 
     All of these matrices are polynomials in the down-shift. Squaring by
     :math:`M \leftarrow 2 M + M^2` keeps the digits of a small :math:`\Delta`. A large

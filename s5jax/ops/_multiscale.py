@@ -21,7 +21,7 @@ def multiscale_length(S: int, d: int, *, init_scale: int = 0) -> int:
         init_scale: binary logarithm of the stretch of the first scale.
 
     Returns:
-        The length :math:`d\, 2^{S - 1 + \texttt{init\_scale}}`.
+        The length :math:`d\, 2^{S - 1 + \mathtt{init\_scale}}`.
 
     Raises:
         ValueError: if a size is not a positive integer, or ``init_scale`` is negative.
@@ -55,13 +55,14 @@ def multiscale_kernel(
     r"""Kernel of SGConv before its normalisation.
 
     .. math::
-        K = \big[ \alpha^{S-1} U_{s_0} w_0, \; \alpha^{S-2} U_{s_1} w_1, \; \dots, \;
-                  U_{s_{S-1}} w_{S-1} \big], \qquad
-        s_i = 2^{\max(0, i - 1) + \texttt{init\_scale}}
+        K = \left[ \alpha^{S-1} U_{s_0} w_0, \; \alpha^{S-2} U_{s_1} w_1, \; \ldots, \;
+                  U_{s_{S-1}} w_{S-1} \right], \qquad
+        s_i = 2^{\max(0, i - 1) + \mathtt{init\_scale}}
 
     The pieces follow one another in time, for each feature. :math:`U_s` interpolates linearly to s
-    times as many samples: sample j is at the position :math:`(j + \tfrac12) / s - \tfrac12` of the
-    given samples, or at the nearest of their ends. The response decays if :math:`\alpha > 1`.
+    times as many samples: sample j is at the position
+    :math:`(j + \tfrac{1}{2}) / s - \tfrac{1}{2}` of the given samples, or at the nearest of their
+    ends. The response decays if :math:`\alpha > 1`.
 
     Args:
         w: values of each scale, ``(S, H, d)``.
@@ -192,7 +193,7 @@ def multiscale_step(
 
     .. math::
         b_{2s}[t] &= b_s[t] + b_s[t - s] \\
-        r_{2s}[t] &= \tfrac12 \big( r_s[t] + r_s[t - s] + b_s[t - s] \big) \\
+        r_{2s}[t] &= \tfrac{1}{2} \left( r_s[t] + r_s[t - s] + b_s[t - s] \right) \\
         y[t] &= \sum_{i} w_0 b_{s/2}[t - o] + w_{d-1} b_{s/2}[t - o - d s + \tfrac s2]
             + \sum_{q < d-1} w_q b_s[t - o_q] + (w_{q+1} - w_q) r_s[t - o_q]
 

@@ -58,7 +58,7 @@ def linear_scan(
     r"""Solves a diagonal linear recurrence over time, for real or complex numbers.
 
     .. math:: x_k = a_k x_{k-1} + b_k, \quad x_{-1} = x_0 \qquad
-       \text{or, with } \texttt{reverse}, \quad x_k = a_k x_{k+1} + b_k, \quad x_L = x_0 .
+       \text{or, with } \mathtt{reverse}, \quad x_k = a_k x_{k+1} + b_k, \quad x_L = x_0 .
 
     A constant ``a`` is never broadcast over time. The recurrence runs in float32 or wider, whatever
     the dtypes of its arguments are. At a reset a select drops the old state, so not even a NaN

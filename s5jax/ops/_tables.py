@@ -40,10 +40,10 @@ def free_response(
     x: Float[Array, "*#batch H N"],
     L: int,
 ) -> Float[Array, "*batch L H"]:
-    r"""Outputs :math:`C A^l x` for :math:`l = 0, \dots, L - 1`.
+    r"""Outputs :math:`C A^l x` for :math:`l = 0, \ldots, L - 1`.
 
     Args:
-        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only those used are computed.
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \ldots`; only those used are computed.
         C: output vectors, ``(*batch, H, N)``.
         x: first states, ``(*batch, H, N)``; their leading axes broadcast with ``C``.
         L: number of outputs.
@@ -74,7 +74,7 @@ def last_state(
     over the blocks.
 
     Args:
-        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \dots`; only those used are computed.
+        powers: :math:`A^{2^k} - I` for :math:`k = 0, 1, \ldots`; only those used are computed.
         B: input vectors, ``(H, N)``.
         u: inputs, ``(*batch, L, H)``.
         x0: state before the first input, ``(*batch, H, N)``.

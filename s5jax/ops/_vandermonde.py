@@ -25,7 +25,7 @@ def vandermonde(
 ) -> Float[Array, "*batch L H"]:
     r"""Sums exponentials over all lags: the kernel of a diagonal system.
 
-    .. math:: K_l = \operatorname{Re} \sum_n c_n e^{z_n l}, \qquad l = 0, \dots, L - 1
+    .. math:: K_l = \operatorname{Re} \sum_n c_n e^{z_n l}, \qquad l = 0, \ldots, L - 1
 
     One real matrix product of two tables per feature, with :math:`2 L N` multiply-adds, replaces
     L N complex exponentials. In float32 the phases are reduced modulo :math:`2 \pi` in integers,
