@@ -17,7 +17,8 @@ ON_IT := JAX_PLATFORMS=$(ACCELERATOR)
 PRESET := --preset=paper
 endif
 
-.PHONY: train test test-all format check check-accelerators gpu-report notebooks clean
+
+.PHONY: train test test-all format check check-accelerators gpu-report docs notebooks clean
 
 # Another accelerator starts afresh, because JAX looks for the devices of every compiler that is installed.
 .venv/.for-$(ACCELERATOR):
@@ -33,6 +34,10 @@ endif
 	$(PIP) '.[test$(EXTRA)]'
 	touch $@ .venv/.train
 
+.venv/.docs: pyproject.toml .venv/.for-$(ACCELERATOR)
+	$(PIP) '.[docs]'
+	touch $@
+
 # Apart from .venv, for the same reason.
 .venv-aot/.done: pyproject.toml
 	test -x .venv-aot/bin/python || $(PYTHON) -m venv .venv-aot
@@ -47,7 +52,7 @@ check: .venv/.test  ## Format, lint and types.
 	$(BIN)/ruff check .
 	$(BIN)/ty check
 
-test: check  ## Checks, doctests and the fast tier of tests.
+test: check docs  ## Checks, the documentation, doctests and the fast tier of tests.
 	$(BIN)/python -m pytest -n auto --dist worksteal --doctest-modules s5jax experiments tests -m "not slow and not gpu" $(ARGS)
 
 test-all: check  ## Everything that this machine can run.
@@ -62,6 +67,9 @@ gpu-report: .venv/.test  ## Measures times, memory and values on a GPU; takes te
 format: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/.docs  ## Builds docs/_build/html; a broken link or reference is an error.
+	$(BIN)/python -m sphinx -E -n -q -W --keep-going docs docs/_build/html
 
 notebooks: .venv/.test  ## Runs the scripts in notebooks/ and writes their twins, with figures.
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py

@@ -60,8 +60,8 @@ class SGConv(KernelLayer):
     last T inputs only. The published code does the same.
 
     **Steps.** A state holds the last T - 1 inputs of every feature, and a step costs T
-    multiplications. With ``decay="scale"`` the state of `init_multiscale_state` may take its place
-    in `s5jax.SequenceLayer.step`, which then costs about 2 S d of them and is as exact, see
+    multiplications. With ``decay="scale"`` the state of ``init_multiscale_state`` may take its
+    place in `s5jax.SequenceLayer.step`, which then costs about 2 S d of them and is as exact, see
     `s5jax.ops.multiscale_step`. Resets convolve every segment by itself, at a few times the cost.
 
     Parameters: ``w`` of shape ``(1, S, H, d)`` (``(2, S, H, d)`` if bidirectional, forward first)

@@ -116,8 +116,8 @@ class SequenceModule(Module):
             u: inputs, ``(*batch, L, d_input)``, or tokens ``(*batch, L)``.
             return_state: also return the state after the last step. This needs evaluation mode
                 (``model.eval()``) if the norm is a batch norm.
-            **call: ``state``, ``lengths``, ``resets`` and ``dt``, see `SequenceLayer`; ``rngs``
-                supplies the key ``dropout`` in training mode with a positive rate.
+            **call: ``state``, ``lengths``, ``resets`` and ``dt``, see `s5jax.SequenceLayer`;
+                ``rngs`` supplies the key ``dropout`` in training mode with a positive rate.
 
         Returns:
             The outputs; with ``return_state`` the pair of outputs and state.

@@ -1,0 +1,68 @@
+"""Rows of tables on the pages, as the files in ``results/bench`` have them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "results/bench"
+GENERATORS = {
+    "pathfinder": "pathfinder_32",
+    "pathx": "pathfinder_128",
+    "path256": "pathfinder_256",
+    "pathfinder_segmentation_128": "segmentation_128",
+    "pathfinder_segmentation_256": "segmentation_256",
+    "pathfinder_segmentation_512": "segmentation_512",
+}
+"""The generator of a task, where it has another name."""
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,g}"
+
+
+def read(suite: str) -> dict[str, Any]:
+    """A file of the benchmark."""
+    return json.loads((FOLDER / f"cpu-2-cores-{suite}.json").read_text())
+
+
+def ci_rows() -> Iterator[tuple[str, str]]:
+    """The name and the last cells of each row with a claim about speed."""
+    for row in read("ci")["rows"]:
+        measured = "; ".join(
+            f"{unit}: " + ", ".join(f"{name} {number(value)}" for name, value in values.items())
+            for unit, values in row["detail"].items()
+        )
+        yield row["name"], f"| {measured} | {number(row['ratio'])} | {row['target']:g} |"
+
+
+def model_rows() -> Iterator[str]:
+    """The train step of every model."""
+    for row in read("models")["rows"]:
+        yield (
+            f"| `{row['model']}` | {row['parameters']:,} | {row['tokens_per_s']:,.0f} "
+            f"| {row['temporary_mb']:,.0f} MB | {row['compile_s']:.1f} s |"
+        )
+
+
+def pipeline_rows() -> Iterator[str]:
+    """The input pipeline of every task, and its generator alone."""
+    pipelines = {row["name"].removesuffix("_pipeline"): row for row in read("tasks")["rows"]}
+    generators = {row["name"]: row for row in read("generators")["rows"]}
+    for task in sorted({*pipelines, *GENERATORS}):
+        pipeline, alone = pipelines.get(task), generators.get(GENERATORS.get(task, task))
+        rate = f"{pipeline['detail']['examples a second']['one core']:,.0f}" if pipeline else ""
+        ratios = [number(row["ratio"]) if row else "" for row in (pipeline, alone)]
+        yield "|".join(
+            ["", *(f" {cell} " if cell else " " for cell in (f"`{task}`", rate, *ratios)), ""]
+        )
+
+
+def readme_rows() -> Iterator[tuple[str, str, str]]:
+    """What the README shows of the claims: two times, and their ratio."""
+    rows = {row["name"]: row for row in read("ci")["rows"]}
+    for name in ("s4d_layer", "s5_train_step", "generate"):
+        (times,) = rows[name]["detail"].values()
+        ours, other = map(number, times.values())
+        yield ours, other, number(rows[name]["ratio"])

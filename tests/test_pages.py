@@ -1,0 +1,249 @@
+"""The pages of the documentation: their code runs, their commands, links and figures are right."""
+
+import importlib
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import figures
+import processes
+import pytest
+from markdown_it import MarkdownIt
+
+from experiments.bench.suites import BenchFlags
+from experiments.cli import finished, runs
+from experiments.cli.flags import read_flags
+from experiments.recipes.__main__ import ListFlags
+from experiments.results import LedgerFlags
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [p for p in (ROOT / "docs").rglob("*.md") if not {"_build", "notebooks"} & set(p.parts)]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(SOURCES)]
+SLOW = {"own_data.md", "programs.md", "pytorch.md", "saving.md", "sequences.md", "streaming.md"}
+"""Pages whose Python takes more than a few seconds."""
+NOT_RUN = {"bench", "data prepare"}
+"""Commands that take minutes, or need the internet; their flags are read."""
+
+
+class Block(NamedTuple):
+    """A block of code: its language, its text, and the line before it."""
+
+    language: str
+    text: str
+    line: int
+
+
+class Command(NamedTuple):
+    """``python -m experiments.NAME ARGS``."""
+
+    name: str
+    args: list[str]
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of a page; an indented one is commands."""
+    return [
+        Block("bash" if token.type == "code_block" else token.info, token.content, token.map[0] + 1)
+        for token in MarkdownIt().parse(page.read_text())
+        if token.type in ("fence", "code_block") and not token.info.startswith("{")
+    ]
+
+
+def command_of(line: str) -> Command | None:
+    """The command of this project in a line of a shell, if there is one."""
+    words = shlex.split(line.removesuffix("&"), comments=True)
+    for i, word in enumerate(words):
+        if word.startswith("experiments.") and words[i - 1] == "-m":
+            name, args = word.removeprefix("experiments."), words[i + 1 :]
+            return Command(f"data {args[0]}", args[1:]) if name == "data" else Command(name, args)
+    return None
+
+
+def commands_of(block: Block) -> list[Command]:
+    """The commands of this project in a block of a shell."""
+    return [found for line in block.text.splitlines() if (found := command_of(line))]
+
+
+def name_of(page: Path) -> str:
+    """The name of a page in the repository."""
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_languages(page):
+    assert {block.language for block in blocks_of(page)} <= {"python", "bash", "text"}
+
+
+def read_command(command: Command) -> None:
+    """Reads the flags of a command, and runs nothing."""
+    parsers = {"train": runs.parse_train, "plan": runs.parse_plan}
+    parsers |= {"data sample": runs.parse_sample, "data prepare": runs.parse_prepare}
+    flags = {"evaluate": finished.EvaluateFlags, "predict": finished.PredictFlags}
+    flags |= {"generate": finished.GenerateFlags, "bench": BenchFlags}
+    flags |= {"results": LedgerFlags, "recipes": ListFlags}
+    if command.name in parsers:
+        parsers[command.name](command.args)
+    else:
+        read_flags(flags[command.name], args=command.args, use_underscores=True)
+
+
+def check_line(line: str) -> None:
+    """Checks a line of a shell: this project's commands, make, pip, venv and pytest."""
+    words = shlex.split(line, comments=True)
+    if command := command_of(line):
+        read_command(command)
+    elif words[0] == "make":
+        assert re.search(f"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0].endswith("pip"):
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        named = re.findall(r"[\w-]+", words[-1].partition("[")[2])
+        assert set(named) <= set(extras["optional-dependencies"])
+    elif words[1:3] == ["-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words[3:] if not word.startswith("-"))
+    else:
+        assert words[1:3] == ["-m", "venv"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_exist(page, monkeypatch):
+    monkeypatch.setattr(runs.TrainSelection, "connect", lambda flags: None)
+    for block in blocks_of(page):
+        lines = block.text.splitlines()
+        if block.language == "text":  # an output, or a script for other machines
+            lines = [line for line in lines if command_of(line) and "..." not in line]
+        elif block.language != "bash":
+            continue
+        for line in lines:
+            if line.strip() and "--help" not in line:
+                check_line(line)
+
+
+def shrink(command: Command) -> list[str]:
+    """The arguments of a command, for a run of the preset smoke."""
+    args = [re.sub("-(cpu|paper)-seed", "-smoke-seed", arg) for arg in command.args]
+    if command.name in ("train", "plan", "data sample") and "--help" not in args:
+        args = [arg for arg in args if not arg.startswith("--preset=")] + ["--preset=smoke"]
+    if command.name == "train" and "--help" not in args:
+        flags = runs.parse_train(args)  # a finished run would only report its results
+        run = f"{flags.task}-{flags.model_name}-smoke-seed{flags.seed}"
+        shutil.rmtree(flags.workdir or f"runs/{run}", ignore_errors=True)
+    return args
+
+
+def run_command(command: Command) -> None:
+    """Runs a command in the current folder."""
+    args = shrink(command)
+    devices = 8 if any(arg.startswith("--mesh") for arg in args) else 1
+    environment = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": processes.flags(devices)}
+    module, *subcommand = command.name.split()
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *subcommand, *args],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def run_page(page: Path, *, commands: bool) -> None:
+    """Runs the blocks of a page in their order; those of Python share one namespace."""
+    names = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        if block.language == "python":
+            code = "\n" * block.line + block.text
+            exec(compile(code, page, "exec"), names)
+        elif block.language == "bash" and commands:
+            for command in commands_of(block):
+                if command.name not in NOT_RUN:
+                    run_command(command)
+
+
+def pages_with(language: str) -> list[Path]:
+    """Pages with code of a language."""
+    return [p for p in PAGES if any(block.language == language for block in blocks_of(p))]
+
+
+def marked(page: Path):
+    """The page, as a slow one if it is."""
+    return pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW))
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in pages_with("python")], ids=name_of)
+def test_python(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page(page, commands=False)
+
+
+def runs_commands(page: Path) -> bool:
+    """Whether a page has commands that can run here."""
+    found = itertools.chain.from_iterable(
+        commands_of(block) for block in blocks_of(page) if block.language == "bash"
+    )
+    return any(command.name not in NOT_RUN for command in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if runs_commands(page)], ids=name_of)
+def test_commands(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    run_page(page, commands=True)
+
+
+def public(module: types.ModuleType) -> set[str]:
+    """The names that a package exports."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+
+PACKAGES = ["s5jax", *(f"s5jax.{name}" for name in ("layers", "models", "ops", "init", "interop"))]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_has_a_reference(package):
+    documented, module = set(), ""
+    for page in sorted((ROOT / "docs/reference").glob("*.md")):
+        for directive, name in re.findall(r"^\.\. (\w+):: (\S+)", page.read_text(), re.MULTILINE):
+            if directive == "currentmodule":
+                module = name
+            else:
+                documented.add(f"{module}.{name}")
+    names = public(importlib.import_module(package))
+    assert names
+    assert {n for n in names if not {f"{package}.{n}", f"s5jax.{n}"} & documented} == set()
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links(page):
+    """Sphinx checks those of all other pages."""
+    for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_figures():
+    """A row that has changed is to be copied from here to the page."""
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    for name, cells in figures.ci_rows():
+        assert re.search(f"^. `{name}` .*{re.escape(cells)}$", page, re.MULTILINE), (name, cells)
+    for row in itertools.chain(figures.model_rows(), figures.pipeline_rows()):
+        assert row in page.splitlines(), row
+    readme = (ROOT / "README.md").read_text()
+    for ours, other, ratio in figures.readme_rows():
+        pattern = rf"\| (S5: )?{ours} m?s \| [^|]*: {other} m?s \| {ratio} \|"
+        assert re.search(pattern, readme), (ours, other, ratio)
