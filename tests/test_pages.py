@@ -21,14 +21,16 @@ from markdown_it import MarkdownIt
 from experiments.bench.suites import BenchFlags
 from experiments.cli import finished, runs
 from experiments.cli.flags import read_flags
+from experiments.errors import UsageError
 from experiments.recipes.__main__ import ListFlags
 from experiments.results import LedgerFlags
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [p for p in (ROOT / "docs").rglob("*.md") if not {"_build", "notebooks"} & set(p.parts)]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(SOURCES)]
-SLOW = {"own_data.md", "programs.md", "pytorch.md", "saving.md", "sequences.md", "streaming.md"}
-"""Pages whose Python takes more than a few seconds."""
+SLOW = {"own_data.md", "own_layer.md", "programs.md", "pytorch.md"}
+SLOW |= {"saving.md", "sequences.md", "streaming.md"}
+"""Pages whose Python takes more than a few seconds, most of them to compile."""
 NOT_RUN = {"bench", "data prepare"}
 """Commands that take minutes, or need the internet; their flags are read."""
 
@@ -126,6 +128,31 @@ def test_commands_exist(page, monkeypatch):
                 check_line(line)
 
 
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("make trian", AssertionError),
+        ("pip install -e '.[tarin]'", AssertionError),
+        ("python -m pytest tests/nowhere", AssertionError),
+        ("curl example.com", AssertionError),
+        ("python -m experiments.trian --task=pathx", KeyError),
+        ("srun python -m experiments.train --task=pathx --model.d_sate=8", UsageError),
+        ("python -m experiments.bench --suit=ci", SystemExit),
+    ],
+)
+def test_what_is_wrong_is_found(line, error):
+    with pytest.raises(error):
+        check_line(line)
+
+
+def test_a_page_that_fails_names_its_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```python\nx = 1\n```\n\n- item\n\n  ```python\n  x / 0\n  ```\n")
+    with pytest.raises(ZeroDivisionError) as error:
+        run_page(page, commands=False)
+    assert error.traceback[-1].lineno + 1 == 10
+
+
 def shrink(command: Command) -> list[str]:
     """The arguments of a command, for a run of the preset smoke."""
     args = [re.sub("-(cpu|paper)-seed", "-smoke-seed", arg) for arg in command.args]
@@ -172,23 +199,28 @@ def pages_with(language: str) -> list[Path]:
     return [p for p in PAGES if any(block.language == language for block in blocks_of(p))]
 
 
-def marked(page: Path):
-    """The page, as a slow one if it is."""
-    return pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW))
-
-
-@pytest.mark.parametrize("page", [marked(page) for page in pages_with("python")], ids=name_of)
-def test_python(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_page(page, commands=False)
-
-
 def runs_commands(page: Path) -> bool:
     """Whether a page has commands that can run here."""
     found = itertools.chain.from_iterable(
         commands_of(block) for block in blocks_of(page) if block.language == "bash"
     )
     return any(command.name not in NOT_RUN for command in found)
+
+
+def marked(page: Path):
+    """The page, as a slow one if it is."""
+    return pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW))
+
+
+IN_TEST_COMMANDS = [page for page in PAGES if page.name in SLOW and runs_commands(page)]
+
+
+@pytest.mark.parametrize(
+    "page", [marked(p) for p in pages_with("python") if p not in IN_TEST_COMMANDS], ids=name_of
+)
+def test_python(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page(page, commands=False)
 
 
 @pytest.mark.slow
