@@ -103,15 +103,17 @@ def check_line(line: str) -> None:
     if command := command_of(line):
         read_command(command)
     elif words[0] == "make":
-        assert re.search(f"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert words[1] in targets, f"no target {words[1]}"
     elif words[0].endswith("pip"):
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         named = re.findall(r"[\w-]+", words[-1].partition("[")[2])
-        assert set(named) <= set(extras["optional-dependencies"])
+        assert set(named) <= set(extras["optional-dependencies"]), f"no extra among {named}"
     elif words[1:3] == ["-m", "pytest"]:
-        assert all((ROOT / word).exists() for word in words[3:] if not word.startswith("-"))
+        missing = [w for w in words[3:] if not (w.startswith("-") or (ROOT / w).exists())]
+        assert missing == [], "no such tests"
     else:
-        assert words[1:3] == ["-m", "venv"]
+        assert words[1:3] == ["-m", "venv"], "no command that is known here"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -129,19 +131,19 @@ def test_commands_exist(page, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("line", "error"),
+    ("line", "error", "words"),
     [
-        ("make trian", AssertionError),
-        ("pip install -e '.[tarin]'", AssertionError),
-        ("python -m pytest tests/nowhere", AssertionError),
-        ("curl example.com", AssertionError),
-        ("python -m experiments.trian --task=pathx", KeyError),
-        ("srun python -m experiments.train --task=pathx --model.d_sate=8", UsageError),
-        ("python -m experiments.bench --suit=ci", SystemExit),
+        ("make trian", AssertionError, "no target trian"),
+        ("pip install -e '.[tarin]'", AssertionError, "no extra"),
+        ("python -m pytest tests/nowhere", AssertionError, "no such tests"),
+        ("curl example.com", AssertionError, "no command"),
+        ("python -m experiments.trian --task=pathx", KeyError, "trian"),
+        ("srun python -m experiments.train --task=pathx --model.d_sate=8", UsageError, "d_state"),
+        ("python -m experiments.bench --suit=ci", SystemExit, "2"),
     ],
 )
-def test_what_is_wrong_is_found(line, error):
-    with pytest.raises(error):
+def test_what_is_wrong_is_found(line, error, words):
+    with pytest.raises(error, match=words):
         check_line(line)
 
 
