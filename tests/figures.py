@@ -37,6 +37,17 @@ def ci_rows() -> Iterator[tuple[str, str]]:
         yield row["name"], f"| {measured} | {number(row['ratio'])} | {row['target']:g} |"
 
 
+def ci_sentence() -> str:
+    """What the page says of the machine, and of the rows below their targets."""
+    found = read("ci")
+    speed, flops = (found["roofline"][name] / 1e9 for name in ("bytes_per_s", "flops_per_s"))
+    short = [f"`{row['name']}`" for row in found["rows"] if row["ratio"] < row["target"]]
+    return (
+        f"The machine copied {speed:.1f} GB/s and multiplied at {flops:.0f} GFLOP/s. "
+        f"Rows that fall short of their targets: {', '.join(short)}."
+    )
+
+
 def model_rows() -> Iterator[str]:
     """The train step of every model."""
     for row in read("models")["rows"]:

@@ -277,6 +277,7 @@ def test_figures():
         assert re.search(f"^. `{name}` .*{re.escape(cells)}$", page, re.MULTILINE), (name, cells)
     for row in itertools.chain(figures.model_rows(), figures.pipeline_rows()):
         assert row in page.splitlines(), row
+    assert figures.ci_sentence() in " ".join(page.split())
     readme = (ROOT / "README.md").read_text()
     for ours, other, ratio in figures.readme_rows():
         pattern = rf"\| (S5: )?{ours} m?s \| [^|]*: {other} m?s \| {ratio} \|"
