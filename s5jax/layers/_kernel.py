@@ -141,7 +141,7 @@ class KernelLayer(SequenceLayer):
                 tables = tables._replace(taps=tables.taps.at[:, 0].add(D))
             return chunked_conv(v, tables)
         y = fft_conv(v, self.convolution_kernel(coefficients, L))
-        return y if D is None else y + feedthrough(D, v)
+        return y if D is None else y + feedthrough(D, u)
 
     def _steps(self, u: Array, edits: Edits) -> bool:
         """Whether a sequence runs step by step, or by scans."""
