@@ -45,6 +45,8 @@ class Compiled:
     """Bytes of inputs and outputs, and of their gradients; 0 for a step."""
     temporary: int = 0
     """Bytes of memory besides arguments and results."""
+    arguments: int = 0
+    """Bytes of the arguments; a step writes its results in the place of its state."""
     launches: int = 0
     """Kernels."""
     exchanged: dict[str, list[int]] = dataclasses.field(default_factory=dict)
@@ -154,6 +156,7 @@ def compile_case(case: Case) -> Compiled:
         moved=counted.moved,
         floor=floor,
         temporary=memory.temp_size_in_bytes,
+        arguments=memory.argument_size_in_bytes,
         launches=counted.launches,
         exchanged={kind: list(both) for kind, both in counted.exchanged.items()},
         unknown_loops=counted.unknown_loops,
