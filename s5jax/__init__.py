@@ -1,5 +1,6 @@
 """State-space models for very long sequences, in JAX and Flax NNX."""
 
+from s5jax import _versions as _versions
 from s5jax import init as init
 from s5jax import layers as layers
 from s5jax import models as models
@@ -28,4 +29,7 @@ from s5jax.models import SequenceClassifier as SequenceClassifier
 from s5jax.models import SequenceLabeler as SequenceLabeler
 from s5jax.models import generate as generate
 from s5jax.models import load as load
+from s5jax.models import references as references
 from s5jax.models import save as save
+
+__version__ = "0.1.0"

@@ -17,7 +17,7 @@ PROJECT = read_tree(ROOT, "s5jax", "experiments")
 
 LIBRARY_ORDER = (
     *("s5jax", "interop", "models", "layers", "init", "ops"),
-    *("_promotion", "_errors", "_keep"),
+    *("_promotion", "_errors", "_keep", "_versions"),
 )
 EXPERIMENTS_ORDER = (
     *("commands", "cli", "bench", "training", "recipes", "config", "tasks", "data", "devices"),
