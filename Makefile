@@ -18,25 +18,31 @@ PRESET := --preset=paper
 endif
 
 
-.PHONY: train test test-all format check check-accelerators gpu-report docs notebooks clean
+.PHONY: train test test-all format check check-accelerators gpu-report docs notebooks release-check clean
 
-# Another accelerator starts afresh, because JAX looks for the devices of every compiler that is installed.
-.venv/.for-$(ACCELERATOR):
+# Another accelerator starts afresh, because JAX looks for the devices of every compiler that is installed. So
+# does another Python.
+MADE := .venv/.for-$(ACCELERATOR)-$(notdir $(PYTHON))
+$(MADE):
 	if ls .venv/.for-* >/dev/null 2>&1; then $(PYTHON) -m venv --clear .venv; \
 	elif test ! -x $(BIN)/python; then $(PYTHON) -m venv .venv; fi
 	touch $@
 
-.venv/.train: pyproject.toml .venv/.for-$(ACCELERATOR)
+.venv/.train: pyproject.toml $(MADE)
 	$(PIP) '.[train$(EXTRA)]'
 	touch $@
 
-.venv/.test: pyproject.toml .venv/.for-$(ACCELERATOR)
+.venv/.test: pyproject.toml $(MADE)
 	$(PIP) '.[test$(EXTRA)]'
 	touch $@ .venv/.train
 
-.venv/.docs: pyproject.toml .venv/.for-$(ACCELERATOR)
+.venv/.docs: pyproject.toml $(MADE)
 	$(PIP) '.[docs]'
 	touch $@
+
+.venv/.release: pyproject.toml $(MADE)
+	$(PIP) '.[release$(EXTRA)]'
+	touch $@ .venv/.test .venv/.train
 
 # Apart from .venv, for the same reason.
 .venv-aot/.done: pyproject.toml
@@ -70,6 +76,12 @@ format: .venv/.test
 
 docs: .venv/.docs  ## Builds docs/_build/html; a broken link or reference is an error.
 	$(BIN)/python -m sphinx -E -n -q -W --keep-going docs docs/_build/html
+
+release-check: .venv/.release  ## Builds dist/, checks its metadata, and tests a wheel in new environments.
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pytest tests/test_wheel.py $(ARGS)
 
 notebooks: .venv/.test  ## Runs the scripts in notebooks/ and writes their twins, with figures.
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py

@@ -138,11 +138,14 @@ def device_name(mesh: Mesh) -> str:
 
 
 def _commit() -> str | None:
-    """Returns the commit, with "-dirty" if files differ; None outside a git checkout."""
+    """Returns the commit, with "-dirty" if files differ; None outside a checkout."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     options: dict[str, Any] = {"capture_output": True, "text": True, "check": True}
     try:
-        return subprocess.run(command, cwd=Path(__file__).parent, **options).stdout.strip()
+        return subprocess.run(command, cwd=checkout, **options).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

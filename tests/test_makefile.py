@@ -76,8 +76,11 @@ def test_an_unknown_accelerator(value):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("stamps", "fresh"), [([], True), (["cuda"], True), (["none"], False)])
-def test_another_accelerator_starts_afresh(clone, stamps, fresh):
+@pytest.mark.parametrize(
+    ("stamps", "fresh"),
+    [([], True), (["cuda-venv"], True), (["none-python3.13"], True), (["none-venv"], False)],
+)
+def test_another_accelerator_or_python_starts_afresh(clone, stamps, fresh):
     """What make compares are the stamps of an environment; here `venv` and `pip` write nothing."""
     python = clone / ".venv/bin/python"
     python.parent.mkdir(parents=True)
@@ -91,9 +94,20 @@ def test_another_accelerator_starts_afresh(clone, stamps, fresh):
     command = [make, ".venv/.train", "ACCELERATOR=none", f"PYTHON={venv}"]
     done = subprocess.run(command, cwd=clone, check=True, capture_output=True, text=True)
     assert ("pip install" in done.stdout) == fresh
-    assert calls.exists() == (stamps == ["cuda"])
+    assert calls.exists() == (bool(stamps) and fresh)
     if calls.exists():
         assert calls.read_text() == "-m venv --clear .venv\n"
+
+
+def test_the_release_check_tests_what_it_built(clone):
+    lines = plan("release-check", "ACCELERATOR=none", cwd=clone).stdout.splitlines()
+    (install,) = [line for line in lines if " pip install " in line]
+    assert install.endswith("--editable '.[release]'")
+    assert [line.split(".venv/bin/python -m ")[-1] for line in lines[-3:]] == [
+        "build --outdir dist",
+        "twine check --strict dist/*",
+        "pytest tests/test_wheel.py ",
+    ]
 
 
 def test_the_report_installs_the_tests_for_the_gpu(clone):

@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """``python -m experiments.NAME ARGS``."""
+    """``python -m experiments.NAME ARGS``, or ``s5jax NAME ARGS``."""
 
     name: str
     args: list[str]
@@ -62,6 +62,8 @@ def blocks_of(page: Path) -> list[Block]:
 def command_of(line: str) -> Command | None:
     """The command of this project in a line of a shell, if there is one."""
     words = shlex.split(line.removesuffix("&"), comments=True)
+    if words[:1] == ["s5jax"] and words[1] != "--help":
+        words = ["python", "-m", f"experiments.{words[1]}", *words[2:]]
     for i, word in enumerate(words):
         if word.startswith("experiments.") and words[i - 1] == "-m":
             name, args = word.removeprefix("experiments."), words[i + 1 :]
@@ -136,6 +138,8 @@ def test_commands_exist(page, monkeypatch):
         ("make trian", AssertionError, "no target trian"),
         ("pip install -e '.[tarin]'", AssertionError, "no extra"),
         ("python -m pytest tests/nowhere", AssertionError, "no such tests"),
+        ("pip install 's5jax[tarin]'", AssertionError, "no extra"),
+        ("s5jax trian --task=pathx", KeyError, "trian"),
         ("curl example.com", AssertionError, "no command"),
         ("python -m experiments.trian --task=pathx", KeyError, "trian"),
         ("srun python -m experiments.train --task=pathx --model.d_sate=8", UsageError, "d_state"),

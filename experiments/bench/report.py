@@ -48,7 +48,12 @@ Run = Callable[[Job, float], Measured]
 
 
 def check_gpu() -> None:
-    """Raises a UsageError where JAX finds no GPU."""
+    """Raises a UsageError where JAX finds no GPU, or outside a checkout."""
+    if not TESTS.is_dir():
+        raise UsageError(
+            "--suite=gpu runs the tests of the repository, which a wheel does not carry: run "
+            "`make gpu-report` in a checkout."
+        )
     if jax.default_backend() != "gpu":
         raise UsageError(
             "--suite=gpu needs a GPU, and JAX finds none: run `make gpu-report ACCELERATOR=cuda` "

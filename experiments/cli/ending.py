@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import jax
 
+from experiments.cli.flags import as_started
 from experiments.errors import InterruptedRun, RunError, UsageError, shorten
 
 BROKEN_PIPE = 128 + getattr(signal, "SIGPIPE", 13)
@@ -111,7 +112,7 @@ def _print_last(message: object) -> None:
     for stream in (sys.stderr, sys.stdout):
         try:
             if stream is sys.stderr and str(message):
-                print(message, file=stream)
+                print(as_started(str(message)), file=stream)
             stream.flush()
         except OSError:
             with contextlib.suppress(OSError):

@@ -42,7 +42,7 @@ class PredictFlags(FileFlags):
     workdir: Path
     """Folder of the run."""
     file: Annotated[Path, tyro.conf.arg(name="data.file")]
-    """The examples; for most tasks a .npz file as written by `experiments.data sample`, or one WAV,
+    """The examples; for most tasks a .npz file as written by the command `data sample`, or one WAV,
     CSV or PNG file."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to write, .csv or .json; by default CSV on the standard output."""

@@ -1,6 +1,9 @@
 """Flags that several commands share, and the reading of command lines."""
 
 import dataclasses
+import inspect
+import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,9 +34,28 @@ def path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     )
 
 
-def read_flags(flags: type[Flags], **options: Any) -> Any:
+def read_flags(
+    flags: type[Flags], *, prog: str | None = None, description: str | None = None, **options: Any
+) -> Any:
     """Reads a command line into a dataclass; the options are those of ``tyro.cli``."""
-    return tyro.cli(flags, registry=REGISTRY, **options)
+    description = description or inspect.getdoc(flags) or ""
+    return tyro.cli(
+        flags,
+        registry=REGISTRY,
+        prog=as_started(prog or ""),
+        description=as_started(description),
+        **options,
+    )
+
+
+def as_started(text: str) -> str:
+    """Spells the commands in a text as the user does, who may have started ``s5jax``.
+
+    Texts name a command as ``python -m experiments.NAME``.
+    """
+    if Path(sys.argv[0]).stem != "s5jax":
+        return text
+    return re.sub(r"python -m experiments\.(?=\w)", "s5jax ", text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

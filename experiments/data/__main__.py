@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.cli.ending import run_command
+from experiments.cli.flags import as_started
 from experiments.cli.runs import parse_prepare, parse_sample
 from experiments.data.prepare import prepare_dataset
 from experiments.errors import UsageError, suggest
@@ -20,7 +21,7 @@ def main() -> None:
     commands = {"sample": _sample_command, "prepare": _prepare_command}
     usage = "python -m experiments.data sample|prepare --task=NAME ...   (--help lists the options)"
     if command in ("-h", "--help"):
-        print(f"usage: {usage}")
+        print(as_started(f"usage: {usage}"))
     elif command in commands:
         commands[command](args)
     else:
