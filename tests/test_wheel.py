@@ -70,8 +70,8 @@ def install(folder, requirement):
 
 def sources(package):
     """The files of a package in this checkout."""
-    paths = (ROOT / package).rglob("*")
-    return {str(p.relative_to(ROOT)) for p in paths if p.is_file() and p.suffix != ".pyc"}
+    paths = [p for p in (ROOT / package).rglob("*") if "__pycache__" not in p.parts]
+    return {str(path.relative_to(ROOT)) for path in paths if path.is_file()}
 
 
 @pytest.mark.slow
