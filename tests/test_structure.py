@@ -31,7 +31,7 @@ LIBRARIES = {
     "init": PURE,
     "layers": PURE | {"flax"},
     "models": PURE | {"flax", "safetensors"},
-    "interop": PURE | {"flax", "safetensors"},
+    "interop": PURE | {"flax", "safetensors", "jax2onnx"},  # the last one in a function: an extra
 }
 """What a package of s5jax may import besides the standard library."""
 IMPURE = frozenset({"os", "io", "pathlib", "shutil", "subprocess", "tempfile"})

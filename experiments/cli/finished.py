@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from experiments.cli.flags import FileFlags, MeshSpec
+from experiments.training.export import ExportFormat, ExportOptions
 from experiments.training.fingerprint import OnChangedData
 from experiments.training.generation import Sampling
 
@@ -61,3 +62,18 @@ class GenerateFlags(FileFlags, Sampling):
     """Folder of the run."""
     prompt: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")]
     """Text to continue; may be given several times. Pixels are numbers separated by spaces."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportFlags(ExportOptions):
+    """Writes the model of a finished run for machines without s5jax.
+
+    Example: python -m experiments.export --workdir=runs/pathx-s5-smoke-seed0 --format=stablehlo
+    """
+
+    workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the run."""
+    format: ExportFormat
+    """stablehlo: sequences and steps, for JAX; onnx: steps in real arithmetic, for onnxruntime."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder to write; by default export-FORMAT in the folder of the run."""

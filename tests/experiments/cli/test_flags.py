@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import evaluate, generate, predict, results, train
+from experiments import evaluate, export, generate, predict, results, train
 from experiments.bench import __main__ as bench
 from experiments.data import __main__ as data
 from experiments.errors import UsageError, suggest
@@ -23,6 +23,8 @@ from experiments.recipes import get_recipe
         (predict, ["--workdir=x", "--data.file="]),
         (predict, ["--workdir=x", "--data.file=y.npz", "--out="]),
         (generate, ["--workdir=", "--prompt=a"]),
+        (export, ["--workdir=", "--format=onnx"]),
+        (export, ["--workdir=x", "--format=onnx", "--out="]),
         (data, ["sample", "--task=pathfinder", "--out="]),
         (data, ["prepare", "--task=smnist", "--source="]),
         (results, ["--folder="]),
