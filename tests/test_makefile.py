@@ -15,10 +15,15 @@ pytestmark = pytest.mark.skipif(make is None, reason="needs make")
 
 def plan(*arguments: str, cwd: Path = ROOT, path: str | None = None) -> subprocess.CompletedProcess:
     """What ``make`` would do, without doing it."""
-    environment = {**os.environ, "PATH": path or os.environ["PATH"]}
-    environment.pop("MAKEFLAGS", None)
+    environment = {**outside_make(), "PATH": path or os.environ["PATH"]}
     command = [make, "--dry-run", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def outside_make() -> dict[str, str]:
+    """The environment, without what `make test` adds for a `make` inside of it."""
+    theirs = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ACCELERATOR")
+    return {name: value for name, value in os.environ.items() if name not in theirs}
 
 
 @pytest.fixture
@@ -92,7 +97,9 @@ def test_another_accelerator_or_python_starts_afresh(clone, stamps, fresh):
     for name in (".train", *(f".for-{stamp}" for stamp in stamps)):
         (clone / ".venv" / name).touch()
     command = [make, ".venv/.train", "ACCELERATOR=none", f"PYTHON={venv}"]
-    done = subprocess.run(command, cwd=clone, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=clone, env=outside_make(), check=True, capture_output=True, text=True
+    )
     assert ("pip install" in done.stdout) == fresh
     assert calls.exists() == (bool(stamps) and fresh)
     if calls.exists():

@@ -153,12 +153,14 @@ def generate_batch_row(position: int, *, d_model: int, n_layers: int) -> Row:
         model = _language_model(name, position, d_model, n_layers)
         state = jax.eval_shape(lambda model=model: model.init_state((1,)))
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-        for n in (FEW_SEQUENCES, min(MOST_SEQUENCES, int(STATE_BYTES // size))):
-            runs[name, n] = _Generation(model, position, n, tokens=BATCH_TOKENS)
+        most = min(MOST_SEQUENCES, int(STATE_BYTES // size))
+        for n, tokens in ((FEW_SEQUENCES, TOKENS), (most, BATCH_TOKENS)):
+            runs[name, n] = _Generation(model, position, n, tokens=tokens)
     seconds = interleaved_medians(runs, rounds=2 * ROUNDS)
     speed: dict[str, dict[str, float]] = {}
     for (name, n), value in seconds.items():
-        speed.setdefault(name, {})[f"{n:,} sequences"] = BATCH_TOKENS * n / value
+        tokens = runs[name, n].tokens * n
+        speed.setdefault(name, {})[f"{n:,} sequences"] = tokens / value
     best = {name: max(speeds.values()) for name, speeds in speed.items()}
     ratio = min(best["S5"], best["S4"]) / best["attention"]
     detail = {f"tokens a second, {name}": speeds for name, speeds in speed.items()}
@@ -185,6 +187,7 @@ class _Generation:
         self, model: s5jax.LanguageModel, position: int, batch: int = 1, *, tokens: int = TOKENS
     ) -> None:
         graphdef, self.parameters = nnx.split(model)
+        self.tokens = tokens
 
         def run(parameters: Any, carry: Any) -> Any:
             model = nnx.merge(graphdef, parameters)
