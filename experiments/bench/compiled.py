@@ -23,7 +23,7 @@ from jax.sharding import Mesh, Sharding
 
 from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.hlo import traffic
-from experiments.bench.programs import LANGUAGE, Case, make_layer_program, step_config
+from experiments.bench.programs import Case, make_layer_program, step_config
 from experiments.bench.targets import ENVIRONMENT, TARGETS, make_target_mesh, missing
 from experiments.devices.mesh import by_example, replicated
 from experiments.training.setup import make_setup
@@ -97,14 +97,10 @@ def all_cases() -> Iterator[Case]:
 
 def slice_cases() -> Iterator[Case]:
     """Yields whole models on slices of 64 and 256 chips."""
+    step: dict[str, Any] = {"mode": "step", "batch": 32, "n_layers": 6}
     for n_chips in (64, 256):
-        images: dict[str, Any] = {"mode": "step", "batch": 32, "n_layers": 6}
-        mesh = {"data": 32, "seq": n_chips // 32}
         for name in ("pathx", "path256"):
-            yield Case(target="v5e", name=name, mesh=mesh, **images)
-        mesh = {"data": n_chips // 64, "seq": 64}
-        language: dict[str, Any] = {"mode": "step", "batch": n_chips // 16, "n_layers": 17}
-        yield Case(target="v5e", name=LANGUAGE, mesh=mesh, dtype="bfloat16", **language)
+            yield Case(target="v5e", name=name, mesh={"data": 32, "seq": n_chips // 32}, **step)
 
 
 def compiled_rows() -> Iterator[Compiled]:

@@ -14,9 +14,6 @@ from experiments.bench.timing import functional
 from experiments.config import Config
 from experiments.recipes import get_recipe
 
-LANGUAGE = "language"
-"""Name of the step of `language_config`."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
@@ -24,7 +21,7 @@ class Case:
 
     target: str
     name: str
-    """A layer of `CONTESTANTS`, a task, or `LANGUAGE`."""
+    """A layer of `CONTESTANTS`, or a task."""
     mode: Literal["forward", "forward+backward", "step"]
     algorithm: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -78,19 +75,7 @@ def make_layer_program(case: Case, mesh: Mesh, size: Size) -> LayerProgram:
 
 def step_config(case: Case, recipe: Config | None = None) -> Config:
     """Returns the configuration of a train step: a recipe of S5, by default that of the paper."""
-    config = recipe or (language_config() if case.name == LANGUAGE else _paper(case.name))
+    config = recipe or get_recipe(case.name, "s5", "paper")
     model = dataclasses.replace(config.model, n_layers=case.n_layers, algorithm=case.algorithm)
     train = dataclasses.replace(config.train, precision=case.dtype, batch_size=case.batch)
     return dataclasses.replace(config, model=model, train=train)
-
-
-def language_config() -> Config:
-    """Returns a language model of bytes that has 200 million parameters with 17 layers."""
-    config = _paper("chars")
-    data = dataclasses.replace(config.data, length=131_072, n_validation=1, n_test=1)
-    model = dataclasses.replace(config.model, d_model=1_024, d_state=1_024, ffn_every=1)
-    return dataclasses.replace(config, data=data, model=model)
-
-
-def _paper(task: str) -> Config:
-    return get_recipe(task, "s5", "paper")
