@@ -1,9 +1,13 @@
 """What tests must not leave out."""
 
 import ast
+import contextlib
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 FOLDER = Path(__file__).parent
 
@@ -48,3 +52,33 @@ with pytest.raises(ValueError) as error:
 pytest.raises(ValueError, f)
 """
     assert sorted(silent(program)) == [2, 4, 10]
+
+
+@contextlib.contextmanager
+def cached_in(folder):
+    """Keeps compiled programs in another folder."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    _use_cache(str(folder))
+    try:
+        yield
+    finally:
+        _use_cache(before)
+
+
+def _use_cache(folder):
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
+    jax.clear_caches()
+
+
+def test_an_entry_of_the_cache_that_is_not_yet_complete(tmp_path):
+    """Another worker may be writing it: the program compiles, and no test fails."""
+    f = lambda x: 3 * x + 1  # noqa: E731, the same program twice
+    x = jnp.arange(3.0)
+    with cached_in(tmp_path):
+        expected = jax.jit(f)(x)
+        entries = list(tmp_path.glob("jit__lambda*-cache"))
+        assert len(entries) == 1
+        entries[0].write_bytes(entries[0].read_bytes()[:20])
+        jax.clear_caches()
+        assert (jax.jit(f)(x) == expected).all()

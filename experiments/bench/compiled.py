@@ -84,6 +84,8 @@ def all_cases() -> Iterator[Case]:
         yield Case(target="h200", name="S5", mode=mode, algorithm="pallas")
         for name in ("S5", "LRU"):
             yield Case(target="h200", name=name, mode=mode, algorithm="associative")
+        for name in ("S4", "S4D", "DLR", "HOPE"):  # auto's choice for few or short sequences
+            yield Case(target="h200", name=name, mode=mode, algorithm="fft")
     step: dict[str, Any] = {"name": "pathx", "mode": "step", "batch": 32}
     yield Case(target="h200", **step)
     yield Case(target="h200", **step, dtype="bfloat16")

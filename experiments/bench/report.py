@@ -82,15 +82,15 @@ def report_jobs() -> list[Job]:
         *_jobs("values", _layers("S5", ("auto", "associative", "pallas"))),
         *_jobs("time", _layers("S5", ("auto", "associative", "pallas"), "bfloat16")),
         *_jobs("values", _layers("S5", ("auto", "associative", "pallas"), "bfloat16")),
-        *_jobs("time", _layers("S4D", ("auto", "chunked"))),
+        *_jobs("time", _layers("S4D", ("fft", "chunked"))),
         *_jobs("profile", _layers("S5", ("auto", "associative", "pallas"))),
-        *_jobs("profile", _layers("S4D", ("auto",))),
+        *_jobs("profile", _layers("S4D", ("fft", "chunked"))),
         *_jobs("time", documented),
         *_jobs("values", (case for case in documented if case.mode != "step")),
     ]
     for name, contestant in CONTESTANTS.items():
-        others = [name for name in contestant.algorithms if name != "fft"]  # what auto chooses
-        jobs += [*_jobs("time", _layers(name, others)), *_jobs("values", _layers(name, others))]
+        named = list(_layers(name, contestant.algorithms))
+        jobs += [*_jobs("time", named), *_jobs("values", named)]
     jobs += _jobs("time", _steps(steps[0], ("chunked", "sequential")))
     unique = list({str(job): job for job in jobs}.values())
     return sorted(unique, key=lambda job: (job.case.name, job.case.algorithm) in SLOW)

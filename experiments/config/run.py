@@ -195,7 +195,10 @@ def read_config(workdir: Path) -> Config:
     """
     path = Path(workdir) / "config.json"
     if not path.is_file():
-        raise UsageError(f"No run in {workdir}: {path} does not exist.")
+        raise UsageError(
+            f"No run in {workdir}: {path} does not exist. Set --workdir to a folder that the "
+            "command train has made, such as runs/digits-s5-cpu-seed0."
+        )
     values = read_json(path)
     if isinstance(values, dict):
         for name in RECORDS:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Complex, Float, Integer
 from s5jax._errors import check_positive
 from s5jax._keep import keep
 from s5jax._promotion import default_promotion, with_axes
-from s5jax.ops._complex import complex_to_pair
+from s5jax.ops._complex import Parts, complex_to_pair, halves, times
 from s5jax.ops._s5_scan import check_system
 from s5jax.ops._tables import highest
 
@@ -32,10 +32,6 @@ _RADIX = 8
 
 _ROW = 1024
 """Inputs that a block should have; more make the Toeplitz products dominate."""
-
-
-Pair = tuple[Array, Array]
-"""Real and imaginary parts."""
 
 
 class BlockTables(NamedTuple):
@@ -102,7 +98,7 @@ def entering_states(
     With ``reverse``, :math:`s_{j-1} = a s_j + e_j` from the last block to the first. Derivatives of
     any order run the same function.
     """
-    states, last = _enter(reverse, (a[0], a[1]), _halves(e), _halves(x0))
+    states, last = _enter(reverse, (a[0], a[1]), halves(e), halves(x0))
     return jnp.concatenate(states, -1), jnp.concatenate(last, -1)
 
 
@@ -157,7 +153,7 @@ def _entering_linear(reverse: bool, a: Array, e: Array, x0: Array) -> tuple[Arra
     return jax.lax.custom_linear_solve(matvec, (e, x0), solve, transpose_solve)
 
 
-def _enter(reverse: bool, a: Pair, e: Pair, x0: Pair) -> tuple[Pair, Pair]:
+def _enter(reverse: bool, a: Parts, e: Parts, x0: Parts) -> tuple[Parts, Parts]:
     """States before each block and after the last, by way of those before every eighth block.
 
     The barriers keep XLA from computing the states of one level again for every level above it.
@@ -171,7 +167,7 @@ def _enter(reverse: bool, a: Pair, e: Pair, x0: Pair) -> tuple[Pair, Pair]:
     grouped = groups[0], groups[1]
     zero = jnp.zeros_like(grouped[0][..., 0, :])
     ends = jax.lax.optimization_barrier(_unrolled(reverse, a, grouped, (zero, zero))[1])
-    power = functools.reduce(_times, [a] * _RADIX)
+    power = functools.reduce(times, [a] * _RADIX)
     firsts, last = jax.lax.optimization_barrier(_enter(reverse, power, ends, x0))
     states, _ = _unrolled(reverse, a, grouped, firsts)
     cut = slice(-n, None) if reverse else slice(n)
@@ -184,10 +180,10 @@ def _enter(reverse: bool, a: Pair, e: Pair, x0: Pair) -> tuple[Pair, Pair]:
     return (flat[0], flat[1]), last
 
 
-def _unrolled(reverse: bool, a: Pair, e: Pair, x: Pair) -> tuple[Pair, Pair]:
+def _unrolled(reverse: bool, a: Parts, e: Parts, x: Parts) -> tuple[Parts, Parts]:
     """States before each of a few blocks and after the last, one after another."""
     n = e[0].shape[-2]
-    states: list[Pair] = []
+    states: list[Parts] = []
     for j in reversed(range(n)) if reverse else range(n):
         states.append(x)
         x = _step(a, x, (e[0][..., j, :], e[1][..., j, :]))
@@ -196,14 +192,9 @@ def _unrolled(reverse: bool, a: Pair, e: Pair, x: Pair) -> tuple[Pair, Pair]:
     return (jnp.stack([s[0] for s in states], -2), jnp.stack([s[1] for s in states], -2)), x
 
 
-def _step(a: Pair, x: Pair, e: Pair) -> Pair:
-    re, im = _times(a, x)
+def _step(a: Parts, x: Parts, e: Parts) -> Parts:
+    re, im = times(a, x)
     return re + e[0], im + e[1]
-
-
-def _times(a: Pair, x: Pair) -> Pair:
-    re, im = with_axes(a[0], x[0]), with_axes(a[1], x[0])
-    return re * x[0] - im * x[1], re * x[1] + im * x[0]
 
 
 def power(a: Float[Array, "2 P"], n: int) -> Float[Array, "2 P"]:
@@ -211,18 +202,13 @@ def power(a: Float[Array, "2 P"], n: int) -> Float[Array, "2 P"]:
     result, square = (jnp.ones_like(a[0]), jnp.zeros_like(a[0])), (a[0], a[1])
     for digit in reversed(f"{n:b}"):
         if digit == "1":
-            result = _times(result, square)
-        square = _times(square, square)
+            result = times(result, square)
+        square = times(square, square)
     return jnp.stack(result)
 
 
-def _halves(x: Array) -> Pair:
-    P = x.shape[-1] // 2
-    return x[..., :P], x[..., P:]
-
-
 def _pair_times(a: Array, x: Array) -> Array:
-    return jnp.concatenate(_times((a[0], a[1]), _halves(x)), -1)
+    return jnp.concatenate(times((a[0], a[1]), halves(x)), -1)
 
 
 Enter = Callable[[bool, Array, Array, Array], tuple[Array, Array]]
@@ -292,7 +278,7 @@ def state_after(
         preferred_element_type=states.dtype,
     )
     power = tables.powers[inside]
-    decayed = _times((power[..., 0, :], power[..., 1, :]), _halves(before))
+    decayed = times((power[..., 0, :], power[..., 1, :]), halves(before))
     return jnp.concatenate(decayed, -1) + entered
 
 

@@ -5,7 +5,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float, Inexact
 
-from s5jax._promotion import default_promotion
+from s5jax._promotion import default_promotion, with_axes
+
+Parts = tuple[Array, Array]
+"""Real and imaginary parts."""
 
 
 @default_promotion
@@ -71,3 +74,15 @@ def pair_to_complex(
     if jnp.finfo(pair.dtype).bits < 32:
         pair = pair.astype(jnp.float32)
     return lax.complex(*(lax.index_in_dim(pair, i, axis, keepdims=False) for i in (0, 1)))
+
+
+def times(a: Parts, x: Parts) -> Parts:
+    """Product of complex numbers, the first of which may lack leading axes."""
+    re, im = with_axes(a[0], x[0]), with_axes(a[1], x[0])
+    return re * x[0] - im * x[1], re * x[1] + im * x[0]
+
+
+def halves(x: Float[Array, "*shape N"]) -> Parts:
+    """The two halves of the last axis: all real parts, followed by all imaginary parts."""
+    P = x.shape[-1] // 2
+    return x[..., :P], x[..., P:]

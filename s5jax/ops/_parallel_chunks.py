@@ -19,6 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from s5jax._promotion import default_promotion
+from s5jax.ops._complex import halves, times
 from s5jax.ops._tables import highest
 
 _RADIX = 8
@@ -51,9 +52,9 @@ def _convolve_chunks_jvp(
     y, rows = _outputs(diagonal, M, u)
     driven = []
     if not isinstance(u_dot, SymbolicZero):
-        driven.append(_times(M[..., :T], jnp.moveaxis(u_dot, -1, 0)))
+        driven.append(_matmul(M[..., :T], jnp.moveaxis(u_dot, -1, 0)))
     if not isinstance(M_dot, SymbolicZero):
-        driven.append(_times(M_dot, rows))
+        driven.append(_matmul(M_dot, rows))
     if not driven:
         return y, jnp.zeros_like(y)
     solution = _solve(diagonal, M, functools.reduce(jnp.add, driven), T)
@@ -72,9 +73,9 @@ def _outputs(diagonal: bool, M: Array, u: Array) -> tuple[Array, Array]:
     T = u.shape[-2]
     wide = [(0, 0)] * (u.ndim - 2) + [(0, M.shape[-1] - T), (0, 0)]
     rows = jax.lax.optimization_barrier(jnp.moveaxis(jnp.pad(u, wide), -1, 0))
-    states = _entering(diagonal, False, M[:, T:, T:], _times(M[:, T:], rows))
+    states = _entering(diagonal, False, M[:, T:, T:], _matmul(M[:, T:], rows))
     rows = jax.lax.dynamic_update_slice_in_dim(rows, states, T, -1)
-    return jnp.moveaxis(_times(M[:, :T], rows), 0, -1), rows
+    return jnp.moveaxis(_matmul(M[:, :T], rows), 0, -1), rows
 
 
 def _solve(
@@ -92,14 +93,14 @@ def _solve(
     @jax.checkpoint
     def matvec(x: Array) -> Array:
         before = jnp.pad(x[..., :-1, T:], [(0, 0)] * (x.ndim - 2) + [(1, 0), (0, 0)])
-        return x - _times(leading, before)
+        return x - _matmul(leading, before)
 
     def solve(_: object, right: Array) -> Array:
-        return right + _times(leading, _entering(diagonal, False, carry, right[..., T:]))
+        return right + _matmul(leading, _entering(diagonal, False, carry, right[..., T:]))
 
     def transpose_solve(_: object, right: Array) -> Array:
         rows = jax.lax.optimization_barrier(right)
-        later = _entering(diagonal, True, carry, _times(jnp.swapaxes(leading, -1, -2), rows))
+        later = _entering(diagonal, True, carry, _matmul(jnp.swapaxes(leading, -1, -2), rows))
         return jax.lax.dynamic_update_slice_in_dim(rows, rows[..., T:] + later, T, -1)
 
     return jax.lax.custom_linear_solve(matvec, right, solve, transpose_solve)
@@ -148,10 +149,10 @@ def _ends(transposed: bool, carry: Carry, e: Array) -> Array:
         return _unrolled(transposed, carry, e[..., rest, :], e[..., first, :], last=True)[-1]
     powers = [(jnp.ones_like(carry[0]), jnp.zeros_like(carry[1]))]
     for _ in range(_RADIX - 1):
-        powers.append(_complex_times(carry, powers[-1]))
+        powers.append(times(carry, powers[-1]))
     powers = powers if transposed else powers[::-1]
     a = [jnp.stack(v, -2) for v in zip(*powers, strict=True)]
-    re, im = _complex_times((_rows(a[0], e), _rows(a[1], e)), _halves(e))
+    re, im = times((_rows(a[0], e), _rows(a[1], e)), halves(e))
     return jnp.concatenate([re.sum(-2), im.sum(-2)], -1)
 
 
@@ -164,10 +165,10 @@ def _unrolled(
     for j in reversed(order) if transposed else order:
         if isinstance(carry, tuple):
             a = _rows(carry[0], s), _rows(carry[1], s)
-            s = jnp.concatenate(_complex_times(a, _halves(s)), -1)
+            s = jnp.concatenate(times(a, halves(s)), -1)
         else:
             A = carry + jnp.eye(carry.shape[-1], dtype=carry.dtype)[None]
-            s = _times(jnp.swapaxes(A, -1, -2) if transposed else A, s)
+            s = _matmul(jnp.swapaxes(A, -1, -2) if transposed else A, s)
         s = s + e[..., j, :]
         states.append(s)
     return states
@@ -175,7 +176,7 @@ def _unrolled(
 
 def _squared(carry: Carry) -> Carry:
     if isinstance(carry, tuple):
-        return _complex_times(carry, carry)
+        return times(carry, carry)
     return 2 * carry + highest("hij,hjk->hik", carry, carry)
 
 
@@ -184,14 +185,5 @@ def _rows(a: Float[Array, "H *k P"], like: Array) -> Array:
     return a.reshape(a.shape[0], *(1,) * (like.ndim - a.ndim), *a.shape[1:])
 
 
-def _halves(x: Array) -> tuple[Array, Array]:
-    P = x.shape[-1] // 2
-    return x[..., :P], x[..., P:]
-
-
-def _complex_times(a: tuple[Array, Array], x: tuple[Array, Array]) -> tuple[Array, Array]:
-    return a[0] * x[0] - a[1] * x[1], a[0] * x[1] + a[1] * x[0]
-
-
-def _times(M: Float[Array, "H m n"], x: Float[Array, "H *rows n"]) -> Float[Array, "H *rows m"]:
+def _matmul(M: Float[Array, "H m n"], x: Float[Array, "H *rows n"]) -> Float[Array, "H *rows m"]:
     return highest("hmn,h...n->h...m", M, x)

@@ -9,7 +9,7 @@ from toys import ToyTask
 
 from experiments.bench import __main__, measure, profiler, report, suites, timing
 from experiments.bench.compiled import all_cases
-from experiments.bench.contestants import Size
+from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.measure import Job, Measured
 from experiments.bench.page import write_page
 from experiments.bench.programs import Case
@@ -216,6 +216,8 @@ def test_all_documented_programs_are_measured():
     timed = {(job.case.name, job.case.algorithm) for job in jobs if job.kind == "time"}
     compared = {(job.case.name, job.case.algorithm) for job in jobs if job.kind == "values"}
     assert timed - compared == {("pathx", algorithm) for algorithm in steps}
+    for name, contestant in CONTESTANTS.items():
+        assert timed & compared >= {(name, algorithm) for algorithm in contestant.algorithms}
     assert all(job.case.batch == 1 for job in jobs if job.kind == "values")
 
 

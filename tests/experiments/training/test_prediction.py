@@ -112,7 +112,7 @@ def test_files_that_the_task_does_not_read(run, tmp_path):
     np.savez(tmp_path / "new.npz", y=X)
     with pytest.raises(UsageError, match="arrays named x"):
         predict(run, tmp_path / "new.npz")
-    with pytest.raises(UsageError, match="No run in"):
+    with pytest.raises(UsageError, match=r"No run in .* Set --workdir to a folder"):
         predict(tmp_path, tmp_path / "new.npz")
 
 
