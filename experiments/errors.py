@@ -24,10 +24,10 @@ class RunError(RuntimeError):
 class InterruptedRun(Exception):
     """A signal ended the run after a checkpoint: exit code 128 + signal, as in shells."""
 
-    def __init__(self, signal_number: int, workdir: object) -> None:
-        super().__init__(
-            f"Interrupted; the same command with --workdir={workdir} resumes from here."
-        )
+    def __init__(self, signal_number: int, workdir: object | None) -> None:
+        where = "" if workdir is None else f" with --workdir={workdir}"
+        super().__init__(f"Interrupted; the same command{where} resumes from here.")
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 
 

@@ -1,34 +1,58 @@
 """``python -m experiments.train``: trains a model on a task."""
 
 import sys
+from pathlib import Path
 
 import jax
 
 from experiments.cli.ending import run_command
 from experiments.cli.process import set_up_process
 from experiments.cli.runs import parse_train
+from experiments.config import Config
 from experiments.devices.distributed import log_primary
 from experiments.devices.mesh import make_mesh
 from experiments.recipes import describe_changes
+from experiments.records import Results
 from experiments.training.loop import fit
+from experiments.training.seeds import fit_seeds
 
 
 def main() -> None:
     """Reads the command line and trains."""
     set_up_process()
     flags = parse_train(sys.argv[1:])
-    config = flags.config()
+    configs = flags.configs()
+    config = configs[0]
     if flags.print_config:
         log_primary(config.to_json().rstrip("\n"))
         return
     batch_size, parts = config.train.batch_size, config.train.accumulate
     mesh = make_mesh(flags.mesh, batch_size=batch_size, parts=parts)
-    name = f"{config.task}-{config.model.name}-{config.preset}-seed{config.seed}"
-    workdir = flags.workdir or f"runs/{name}"
     why = "" if flags.preset else f" (the default preset on {jax.default_backend()})"
-    log_primary(f"Run {name}{why} in {workdir}\n{describe_changes(config)}")
-    options = {"on_nan": flags.on_nan, "on_changed_data": flags.on_changed_data}
-    fit(config, workdir, mesh=mesh, files=flags.files(), **options)
+
+    def train(config: Config, workdir: Path) -> Results:
+        log_primary(f"Run {run_name(config)}{why} in {workdir}\n{describe_changes(config)}")
+        return fit(
+            config,
+            workdir,
+            mesh=mesh,
+            on_nan=flags.on_nan,
+            on_changed_data=flags.on_changed_data,
+            files=flags.files(),
+        )
+
+    if len(configs) == 1:
+        train(config, flags.workdir or Path("runs") / run_name(config))
+        return
+    runs = {Path("runs") / run_name(config): config for config in configs}
+    if flags.workdir is not None:
+        runs = {flags.workdir / f"seed{config.seed}": config for config in configs}
+    fit_seeds(runs, train)
+
+
+def run_name(config: Config) -> str:
+    """Returns the name of a run, and of its folder unless the user chooses one."""
+    return f"{config.task}-{config.model.name}-{config.preset}-seed{config.seed}"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,11 @@ class TrainSelection(PlanSelection):
     """Flags of ``experiments.train`` that do not depend on task and model."""
 
     workdir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the run; by default runs/TASK-MODEL-PRESET-seedSEED."""
+    """Folder of the run; by default runs/TASK-MODEL-PRESET-seedSEED. With --seeds, the folder of
+    the runs' folders."""
+    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Number of runs: with --seed, and with the N - 1 seeds after it. Runs that are finished, or
+    that another process is training, are not trained again."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """At a non-finite loss or gradient: end the run, skip the step, or return to the last
     checkpoint and continue with the batches after the bad one, three times at most."""
@@ -127,6 +131,19 @@ class PlanFlags(PlanSelection):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainFlags(TrainSelection, PlanFlags):
     """All flags of ``experiments.train``."""
+
+    def configs(self) -> list[Config]:
+        """Returns the configuration of each seed.
+
+        Raises:
+            UsageError: if there is none, or the sections do not fit together.
+        """
+        if self.seeds < 1:
+            raise UsageError(f"--seeds must be at least 1; got {self.seeds}.")
+        first = self.config()
+        with blaming_options():
+            seeds = range(first.seed, first.seed + self.seeds)
+            return [dataclasses.replace(first, seed=seed) for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from experiments.config.models import (
 )
 from experiments.data.sources import DataOptions
 from experiments.errors import UsageError
+from experiments.recipes._deviations import DEVIATIONS
 from experiments.tasks import get_task
 
 
@@ -44,6 +45,11 @@ class Recipe:
     def key(self) -> tuple[str, str, str]:
         """The task, model and preset."""
         return self.config.task, self.config.model.name, self.config.preset
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation over seeds of the published value, if it is known."""
+        return None if self.published is None else DEVIATIONS.get(self.key[:2])
 
 
 def paper(

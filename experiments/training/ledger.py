@@ -1,21 +1,25 @@
 """The table of reproductions: published values beside the results of this library's runs."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.errors import UsageError
-from experiments.recipes import RECIPES
+from experiments.recipes import RECIPES, Recipe
 from experiments.records import Results, read_results
 from experiments.tasks import get_task
 from experiments.training.display import duration
+from experiments.training.seeds import mean_and_deviation
 
 BEGIN, END = "<!-- results: python -m experiments.results -->", "<!-- end of results -->"
 HEADER = (
-    *("task", "model", "preset", "metric", "published", "ours", "seeds", "epochs", "hardware"),
-    *("wall time", "commit"),
+    *("task", "model", "preset", "metric", "published", "ours", "difference", "seeds", "epochs"),
+    *("hardware", "wall time", "commit"),
 )
+FEWEST_SEEDS = 3
+LARGEST_DIFFERENCE = 2.0
 
 
 def read_ledger(folder: Path) -> list[Results]:
@@ -34,7 +38,9 @@ def make_table(runs: Iterable[Results]) -> str:
     """Formats a Markdown table with a row for each task, model, preset and hardware.
 
     Test values are means over seeds, with their standard deviation if there are several. Only rows
-    of the preset ``paper`` have a published value, because other presets are other problems.
+    of the preset ``paper`` have a published value, because other presets are other problems. The
+    difference is ours minus published, in units of the combined standard deviation. A figure of at
+    least three seeds is reproduced if it is at most two units worse.
     """
     keys = ("task", "model", "preset", "device")
 
@@ -60,21 +66,45 @@ def replace_table(text: str, table: str, where: object) -> str:
 
 def _row(runs: Sequence[Results]) -> Sequence[str]:
     first = runs[0]
-    metric = first.get("metric", get_task(first["task"]).metric)  # missing in early runs
+    task = get_task(first["task"])
+    metric = first.get("metric", task.metric)  # missing in early runs
     values = [run["test"][metric] for run in runs]
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     recipe = RECIPES.get((first["task"], first["model"], first["preset"]))
-    compares = recipe is not None and first["preset"] == "paper" and recipe.published is not None
+    published = recipe if recipe is not None and first["preset"] == "paper" else None
     return (
         first["task"],
         first["model"],
         first["preset"],
         metric,
-        f"{recipe.published:g}" if recipe is not None and compares else "",
-        f"{statistics.mean(values):.4f}{spread}",
+        "" if published is None else _published(published),
+        mean_and_deviation(values),
+        "" if published is None else _compare(values, published, task.larger_is_better),
         ", ".join(str(run["seed"]) for run in runs),
         " / ".join(sorted({f"{run['epochs']:g}" for run in runs if "epochs" in run})),
         first["device"],
         duration(statistics.mean(run["wall_s"] for run in runs)),
         " ".join(sorted({(run["commit"] or "unknown")[:7] for run in runs})),
     )
+
+
+def _published(recipe: Recipe) -> str:
+    if recipe.published is None:
+        return ""
+    deviation = "" if recipe.deviation is None else f" ± {recipe.deviation:g}"
+    return f"{recipe.published:g}{deviation}"
+
+
+def _compare(values: Sequence[float], recipe: Recipe, larger_is_better: bool) -> str:
+    """The difference to a published value in combined deviations, and whether that reproduces it.
+
+    Empty without a published value, or if no deviation is known.
+    """
+    ours = statistics.stdev(values) if len(values) > 1 else 0.0
+    combined = math.hypot(ours, recipe.deviation or 0.0)
+    if recipe.published is None or combined == 0:
+        return ""
+    difference = (statistics.mean(values) - recipe.published) / combined
+    better = difference if larger_is_better else -difference
+    if len(values) < FEWEST_SEEDS:
+        return f"{difference:+.1f}"
+    return f"{difference:+.1f}, {'' if better >= -LARGEST_DIFFERENCE else 'not '}reproduced"

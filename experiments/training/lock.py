@@ -20,6 +20,10 @@ except ImportError:  # Windows
 LOCK = ".lock"
 
 
+class FolderInUseError(UsageError):
+    """Another run has locked the folder."""
+
+
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Generator[None]:
     """Creates a folder if it is missing, and locks it against other runs.
@@ -28,7 +32,8 @@ def lock_folder(folder: Path) -> Generator[None]:
     folder for all processes.
 
     Raises:
-        UsageError: on every process, if another run has locked the folder.
+        FolderInUseError: on every process, if another run has locked the folder.
+        UsageError: if it is a file.
     """
     with contextlib.ExitStack() as stack:
         refusal = None
@@ -37,8 +42,12 @@ def lock_folder(folder: Path) -> Generator[None]:
                 stack.enter_context(_locked(folder))
             except UsageError as error:
                 refusal = error
-        if from_main(refusal is not None):
-            raise refusal or UsageError(f"Another run is using {folder}.")
+        kinds = (type(None), FolderInUseError, UsageError)
+        kind = kinds[from_main(kinds.index(type(refusal)))]
+        if kind is FolderInUseError:
+            raise refusal or FolderInUseError(f"Another run is using {folder}.")
+        if kind is UsageError:
+            raise refusal or UsageError(f"{folder} is a file.")
         yield
 
 
@@ -74,7 +83,7 @@ def _lock(path: Path) -> IO[str]:
             file.seek(0)
             owner = file.read() or "another process"
             file.close()
-            raise UsageError(
+            raise FolderInUseError(
                 f"{path.parent} is in use by the run of {owner}: wait until that run has ended, or "
                 "choose another --workdir."
             ) from None

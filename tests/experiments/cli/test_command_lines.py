@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_train_says_what_it_runs_and_what_differs_from_the_paper(command, monkey
     assert code == 0
     (config, workdir), options = calls[0]
     assert config == get_recipe("pathx", "s5", "cpu")
-    assert workdir == "runs/pathx-s5-cpu-seed0"
+    assert workdir == Path("runs/pathx-s5-cpu-seed0")
     assert (options["mesh"].size, options["on_nan"]) == (4, "skip")
     assert "cpu" in out
     assert "the default preset on cpu" in out

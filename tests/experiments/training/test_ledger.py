@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import UsageError
+from experiments.recipes import RECIPES
+from experiments.recipes._deviations import DEVIATIONS
 from experiments.results import main
 from experiments.training.ledger import BEGIN, END, make_table, read_ledger, replace_table
 
@@ -37,9 +39,32 @@ def test_seeds_are_averaged_and_compared_with_the_paper():
     lines = make_table([run(), other]).splitlines()
     assert len(lines) == 3
     assert cells(lines[2]) == [
-        *("pathx", "s5", "paper", "accuracy", "0.9858", "0.9700 ± 0.0141", "0, 1", "75"),
-        *("1 x TPU", "1 h 00 min", "0123456"),
+        *("pathx", "s5", "paper", "accuracy", "0.9858 ± 0.0017", "0.9700 ± 0.0141"),
+        *("-1.1", "0, 1", "75", "1 x TPU", "1 h 00 min", "0123456"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "difference"),
+    [
+        ("pathx", [0.98, 0.98, 0.98], "-3.4, not reproduced"),  # 0.0058 below; theirs is 0.0017
+        ("pathx", [0.98, 0.985, 0.99], "-0.2, reproduced"),
+        ("pathx", [0.995, 0.995, 0.995], "+5.4, reproduced"),
+        ("pathx", [0.98, 0.99], "-0.1"),  # two seeds show nothing
+        ("pendulum", [0.0038, 0.0038, 0.0038], "+1.4, reproduced"),  # an error: less is better
+        ("pendulum", [0.005, 0.005, 0.005], "+5.9, not reproduced"),
+        ("pendulum", [0.002, 0.002, 0.002], "-5.2, reproduced"),
+    ],
+)
+def test_what_is_reproduced_follows_a_rule(task, values, difference):
+    metric = {"pathx": "accuracy", "pendulum": "mse"}[task]
+    runs = [run(task=task, metric=metric, seed=i, test={metric: v}) for i, v in enumerate(values)]
+    assert cells(make_table(runs).splitlines()[2])[6] == difference
+
+
+def test_every_deviation_belongs_to_a_published_figure():
+    for task, model in DEVIATIONS:
+        assert RECIPES[task, model, "paper"].published is not None
 
 
 def test_an_easier_problem_is_not_compared_with_the_paper():
