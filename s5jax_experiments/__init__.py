@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "evaluates the model of a finished run",
     "predict": "writes the predictions of a trained model for your own file",
     "generate": "continues prompts with a trained language model",
-    "export": "writes a trained model as StableHLO or ONNX",
+    "export": "writes a trained model as StableHLO, ONNX or a web page",
     "plan": "estimates parameters, memory and time of a run",
     "results": "prints the table of finished runs",
     "recipes": "lists the recipe of each task, model and preset",

@@ -74,6 +74,7 @@ class ExportFlags(ExportOptions):
     workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the run."""
     format: ExportFormat
-    """stablehlo: sequences and steps, for JAX; onnx: steps in real arithmetic, for onnxruntime."""
+    """stablehlo: sequences and steps, for JAX; onnx: steps in real arithmetic, for onnxruntime;
+    html: a page in which a causal model of digits or smnist reads what a user draws."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to write; by default export-FORMAT in the folder of the run."""

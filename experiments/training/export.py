@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import s5jax
 from experiments.errors import UsageError, blaming_options
-from experiments.files import user_path
+from experiments.files import replacing, user_path
+from experiments.training.demo import demo_page
 from experiments.training.finished import load_run
 from s5jax.interop import export_onnx, export_stablehlo
 
-ExportFormat = Literal["stablehlo", "onnx"]
+ExportFormat = Literal["stablehlo", "onnx", "html"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ def export_run(
 
     Args:
         workdir: the run's folder.
-        format: ``"stablehlo"`` or ``"onnx"``.
+        format: ``"stablehlo"``, ``"onnx"``, or ``"html"`` for a page that reads drawn digits.
         out: the folder to write; by default ``export-FORMAT`` in the run's folder.
         options: options of StableHLO.
 
@@ -49,16 +50,22 @@ def export_run(
     workdir = user_path(workdir)
     names = [field.name for field in dataclasses.fields(ExportOptions)]
     chosen = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    if format == "onnx" and chosen:
+    if format != "stablehlo" and chosen:
         flags = " and ".join(f"--{name}" for name in chosen)
-        raise UsageError(f"{flags} must be left out with --format=onnx, which exports the step.")
-    _, _, trained = load_run(workdir)
+        raise UsageError(f"{flags} must be left out with --format={format}: it exports the step.")
+    config, results, trained = load_run(workdir)
     model = trained.model
+    out = workdir / f"export-{format}" if out is None else user_path(out)
+    if format == "html":
+        page = demo_page(config.task, model, results["test"])
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(out / "demo.html") as file:
+            file.write(page)
+        return out
     if "step" in chosen.get("what", ("step",)):
         _check_steps(model)
     if trained.preprocessing is not None:
         model = s5jax.Pipeline(model, trained.preprocessing)
-    out = workdir / f"export-{format}" if out is None else user_path(out)
     try:
         with blaming_options():
             if format == "onnx":

@@ -81,6 +81,8 @@ def test_onnx(causal, monkeypatch):
         (["--format=onnx"], "`step` needs a causal layer.*use --format=stablehlo --what call."),
         (["--format=stablehlo"], "`step` needs a causal layer.*--format=stablehlo --what call."),
         (["--format=onnx", "--length=8"], "--length must be left out with --format=onnx"),
+        (["--format=html", "--what", "call"], "--what must be left out with --format=html"),
+        (["--format=html"], "--format=html needs the task digits or smnist; this run has toy"),
         (["--format=stablehlo", "--what", "call", "--length=0"], "`length` must be a positive"),
     ],
 )
@@ -110,5 +112,11 @@ def test_a_missing_extra(causal, command, monkeypatch):
 def test_help(command):
     code, out, _ = command(export, "--help")
     assert code == 0
-    for word in ("--workdir", "--format {stablehlo,onnx}", "--what", "--platforms", "Example:"):
+    for word in (
+        "--workdir",
+        "--format {stablehlo,onnx,html}",
+        "--what",
+        "--platforms",
+        "Example:",
+    ):
         assert word in out
