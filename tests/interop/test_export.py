@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from s5jax import S5, Pipeline, Preprocessing
 from s5jax.interop import export_onnx, export_stablehlo, load_exported
 from s5jax.interop._real import real_function
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"d_model": 4, "n_layers": 2, "layer_options": {"d_state": 4}}
 
 
@@ -351,3 +354,32 @@ def test_onnx_without_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(ImportError, match=r"must be installed.*pip install 's5jax\[onnx\]'"):
         export_onnx(S5(H, 4, rngs=nnx.Rngs(0)), tmp_path)
+
+
+# int8
+
+
+@pytest.mark.slow
+def test_weights_in_int8(tmp_path, monkeypatch):
+    """The example of the page on exporting."""
+    pytest.importorskip("qwix", reason="needs the extra int8")
+    monkeypatch.chdir(tmp_path)
+    model, u = make("classifier"), inputs("classifier", 2, 9)
+    before, expected = nnx.to_pure_dict(nnx.state(model)), model(u)
+    blocks = re.findall(r"```text\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "import qwix" in block]
+    names = {"model": model, "jnp": jnp, "np": np, "nnx": nnx}
+    exec(example, names)
+    after = nnx.to_pure_dict(nnx.state(model))
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        if x.ndim < 2:
+            np.testing.assert_array_equal(x, y)
+            continue
+        step = np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True) / 127
+        assert 0 < np.abs(x - y).max()
+        assert (np.abs(x - y) <= 0.51 * step).all()
+    matrices = [x for x in names["arrays"] if x.dtype == jnp.int8]
+    assert sum(x.size for x in matrices) == sum(
+        x.size for x in jax.tree.leaves(before) if x.ndim > 1
+    )
+    assert_close(model(u), expected, rtol=0.05)
