@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "writes a trained model as StableHLO, ONNX or a web page",
     "plan": "estimates parameters, memory and time of a run",
     "results": "prints the table of finished runs",
+    "claims": "prints the claims of the papers, and what shows them",
     "recipes": "lists the recipe of each task, model and preset",
     "data": "writes examples of a task, or prepares a data set",
     "bench": "measures speed and memory",

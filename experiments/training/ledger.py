@@ -52,16 +52,19 @@ def make_table(runs: Iterable[Results]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def replace_table(text: str, table: str, where: object) -> str:
+def replace_table(
+    text: str, table: str, where: object, marks: tuple[str, str] = (BEGIN, END)
+) -> str:
     """Replaces the table between the marks of a text.
 
     Raises:
         UsageError: if the text lacks the marks.
     """
-    if BEGIN not in text or END not in text:
-        raise UsageError(f"{where} must contain the lines {BEGIN!r} and {END!r}, in this order.")
-    head, rest = text.split(BEGIN, 1)
-    return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.split(END, 1)[1]}"
+    begin, end = marks
+    if begin not in text or end not in text:
+        raise UsageError(f"{where} must contain the lines {begin!r} and {end!r}, in this order.")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n\n{table}\n\n{end}{rest.split(end, 1)[1]}"
 
 
 def _row(runs: Sequence[Results]) -> Sequence[str]:
@@ -78,7 +81,7 @@ def _row(runs: Sequence[Results]) -> Sequence[str]:
         metric,
         "" if published is None else _published(published),
         mean_and_deviation(values),
-        "" if published is None else _compare(values, published, task.larger_is_better),
+        "" if published is None else compare(values, published, task.larger_is_better),
         ", ".join(str(run["seed"]) for run in runs),
         " / ".join(sorted({f"{run['epochs']:g}" for run in runs if "epochs" in run})),
         first["device"],
@@ -94,10 +97,12 @@ def _published(recipe: Recipe) -> str:
     return f"{recipe.published:g}{deviation}"
 
 
-def _compare(values: Sequence[float], recipe: Recipe, larger_is_better: bool) -> str:
-    """The difference to a published value in combined deviations, and whether that reproduces it.
+def compare(values: Sequence[float], recipe: Recipe, larger_is_better: bool) -> str:
+    """Compares test values with the published one, by the rule of `make_table`.
 
-    Empty without a published value, or if no deviation is known.
+    Returns:
+        The difference in combined deviations and whether it reproduces the figure, such as
+        ``"-1.1, reproduced"``. Empty without a published value, or if no deviation is known.
     """
     ours = statistics.stdev(values) if len(values) > 1 else 0.0
     combined = math.hypot(ours, recipe.deviation or 0.0)

@@ -1,0 +1,54 @@
+"""``python -m experiments.claims``: claims of the papers, and what records here say of them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments.cli.ending import run_command
+from experiments.cli.flags import as_started, read_flags
+from experiments.errors import blaming_file, choose
+from experiments.evidence import CLAIMS, describe, make_table
+from experiments.files import replacing
+from experiments.training.ledger import replace_table
+
+MARKS = "<!-- claims: python -m experiments.claims -->", "<!-- end of claims -->"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClaimFlags:
+    """Prints the table of claims, or one claim with the commands that show it.
+
+    Example: python -m experiments.claims dlr-shift
+    """
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """Claim to describe; by default all, in a table."""
+    folder: Path = Path("results")
+    """Folder of the records."""
+    write: Path | None = None
+    """File in which to replace the table between its two marks."""
+
+
+def main() -> None:
+    """Reads the command line, and prints or writes."""
+    flags = read_flags(ClaimFlags, prog="python -m experiments.claims")
+    by_name = {claim.name: claim for claim in CLAIMS}
+    if flags.name is not None:
+        print(as_started(describe(choose("claim", flags.name, by_name), flags.folder)))
+        return
+    table = make_table(CLAIMS, flags.folder)
+    if flags.write is None:
+        print(table)
+        return
+    with blaming_file(flags.write, "text in UTF-8"):
+        text = flags.write.read_text(encoding="utf-8")
+    text = replace_table(text, table, flags.write, marks=MARKS)
+    with replacing(flags.write) as file:
+        file.write(text)
+    print(f"Wrote the table to {flags.write}.")
+
+
+if __name__ == "__main__":
+    run_command(main)

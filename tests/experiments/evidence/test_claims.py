@@ -1,0 +1,144 @@
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments import claims
+from experiments.cli.runs import parse_train
+from experiments.evidence import CLAIMS, make_table
+from experiments.evidence.finding import (
+    better,
+    counted,
+    every,
+    faster,
+    measured,
+    nothing,
+    reaches,
+    reproduced,
+    stays_below,
+)
+from experiments.training.ledger import replace_table
+
+ROOT = Path(__file__).parents[3]
+BY_NAME = {claim.name: claim for claim in CLAIMS}
+
+
+def write(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))
+
+
+def write_runs(folder, name, *values, task="shift", metric="r2", **changes):
+    for seed, value in enumerate(values):
+        results = {
+            **{"task": task, "model": "s5", "preset": "paper", "seed": seed, "metric": metric},
+            **{"validation": {}, "test": {metric: value}, "wall_s": 1.0, "device": "1 x cpu"},
+            **{"commit": None, **changes},
+        }
+        write(folder / name / f"seed{seed}" / "results.json", results)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "status"),
+    [
+        (reaches("a", 0.9), "shown"),
+        (reaches("b", 0.9), "not reached"),
+        (reaches("c", 0.9), "not run"),
+        (stays_below("b", 0.9), "shown"),
+        (stays_below("a", 0.9), "not reached"),
+        (stays_below("c", 0.9), "not run"),
+        (better("a", "b"), "shown"),
+        (better("b", "a"), "not reached"),
+        (better("b", "a", by=-0.9), "shown"),
+        (better("low", "high"), "shown"),  # an error: less is better
+        (better("a", "c"), "not run"),
+        (every(reaches("a", 0.9), reaches("b", 0.9)), "partly shown"),
+        (every(reaches("a", 0.9), reaches("c", 0.9)), "partly shown"),
+        (every(reaches("b", 0.9), reaches("c", 0.9)), "not reached"),
+        (every(nothing, nothing), "not run"),
+    ],
+)
+def test_the_status_follows_from_the_runs(tmp_path, evidence, status):
+    write_runs(tmp_path / "claims", "a", 0.93, 0.95)
+    write_runs(tmp_path / "claims", "b", 0.2)
+    write_runs(tmp_path / "claims", "low", 0.003, task="pendulum", metric="mse")
+    write_runs(tmp_path / "claims", "high", 0.006, task="pendulum", metric="mse")
+    found = evidence(tmp_path)
+    assert found.status == status
+    if evidence(tmp_path).status == "shown" and "a" in found.figure:
+        assert not found.figure.startswith("a") or "0.9400 ± 0.0141 r2 (2 seeds)" in found.figure
+
+
+def test_the_status_follows_from_runs_of_the_paper_s_recipe(tmp_path):
+    evidence = reproduced("s5", "pathx", "listops")
+    assert evidence(tmp_path).status == "not run"
+    for seed, value in enumerate((0.985, 0.986, 0.984)):
+        write_runs(tmp_path, f"x{seed}", value, task="pathx", metric="accuracy", seed=seed)
+        (tmp_path / f"x{seed}" / "seed0" / "results.json").rename(
+            tmp_path / f"x{seed}" / "results.json"
+        )
+    found = evidence(tmp_path)
+    assert found.status == "partly shown"  # listops is not run
+    assert "pathx: 0.9850 ± 0.0010 accuracy (3 seeds) (-0.4, reproduced)" in found.figure
+    assert reproduced("s5", "pathx")(tmp_path).status == "shown"
+
+
+def test_the_status_follows_from_benchmarks(tmp_path):
+    assert measured("a")(tmp_path).status == "not run"
+    assert faster("s5", "s4")(tmp_path).status == "not run"
+    rows = [{"name": "a", "ratio": 2.0, "target": 1.0}, {"name": "b", "ratio": 2.0, "target": 3}]
+    write(tmp_path / "bench" / "cpu-2-cores-ci.json", {"rows": rows})
+    speeds = [{"model": "s5", "tokens_per_s": 3.0}, {"model": "s4", "tokens_per_s": 2.0}]
+    write(tmp_path / "bench" / "cpu-2-cores-models.json", {"rows": speeds})
+    assert measured("a")(tmp_path) == ("shown", "a: 2.0 (target 1)")
+    assert measured("b")(tmp_path).status == "not reached"
+    assert measured("a", "c")(tmp_path).status == "partly shown"
+    assert faster("s5", "s4")(tmp_path) == ("shown", "1.5 times s4")
+    assert faster("s4", "s5")(tmp_path).status == "not reached"
+
+
+def test_parameters_are_counted_now(tmp_path):
+    found = counted("sgconv", "sgconv", lengths=(1_024, 16_384), at_most=16)(tmp_path)
+    assert found.status == "shown"
+    few = counted("hope", "hope", lengths=(8, 8), at_most=1)(tmp_path)
+    assert few.status == "not reached"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_the_commands_of_a_claim_are_possible(claim):
+    for command in claim.commands:
+        module, *args = shlex.split(command)[2:]
+        if module == "experiments.train":
+            flags = parse_train(args)
+            assert len(flags.configs()) == 5
+        else:
+            assert module in ("experiments.bench", "experiments.claims", "experiments.evaluate")
+
+
+def test_every_paper_has_its_claims_with_names_of_their_own():
+    assert len(BY_NAME) == len(CLAIMS)
+    assert {claim.paper for claim in CLAIMS} == {"S4", "S5", "DLR", "SGConv", "HOPE"}
+    assert all(claim.name.startswith(claim.paper.lower()) for claim in CLAIMS)
+
+
+def test_the_page_has_the_table_of_the_records(command, tmp_path):
+    page = ROOT / "docs" / "claims.md"
+    text = page.read_text(encoding="utf-8")
+    table = make_table(CLAIMS, ROOT / "results")
+    assert replace_table(text, table, page, marks=claims.MARKS) == text
+    copy = tmp_path / "claims.md"
+    copy.write_text(f"{claims.MARKS[0]}\nold\n{claims.MARKS[1]}\n")
+    code, out, _ = command(claims, f"--folder={ROOT / 'results'}", f"--write={copy}")
+    assert (code, out) == (0, f"Wrote the table to {copy}.\n")
+    assert table in copy.read_text()
+
+
+def test_one_claim_is_described_with_its_commands(command, tmp_path):
+    code, out, _ = command(claims, "dlr-shift", f"--folder={tmp_path}")
+    assert code == 0
+    assert "Status: not run" in out
+    assert "--data.length=524288" in out
+    code, _, err = command(claims, "dlr-shfit")
+    assert code == 2
+    assert "Did you mean 'dlr-shift'?" in err
