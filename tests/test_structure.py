@@ -20,7 +20,18 @@ LIBRARY_ORDER = (
     *("_promotion", "_errors", "_keep", "_versions"),
 )
 EXPERIMENTS_ORDER = (
-    *("commands", "cli", "bench", "training", "recipes", "config", "tasks", "data", "devices"),
+    *(
+        "commands",
+        "cli",
+        "evidence",
+        "bench",
+        "training",
+        "recipes",
+        "config",
+        "tasks",
+        "data",
+        "devices",
+    ),
     *("records", "files", "errors"),
 )
 """Each room imports itself and those after it. A ``__main__`` is a command wherever it is, so that
