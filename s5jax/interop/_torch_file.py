@@ -103,35 +103,45 @@ class StorageType(Inert):
     dtype: np.dtype
 
 
-def rebuild_parameter(data: Any, *_: Any) -> Any:
-    """Returns the tensor of a parameter."""
-    return data
+class RebuildTensor(Inert):
+    """Stands for the functions that make tensors, and records what they should make."""
+
+    def __new__(cls, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
+        """Records a tensor."""
+        lazy = rest[2] if len(rest) > 2 and isinstance(rest[2], dict) else {}
+        return Tensor(storage, offset, shape, strides, lazy)
 
 
-def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
-    """Records a tensor."""
-    lazy = rest[2] if len(rest) > 2 and isinstance(rest[2], dict) else {}
-    return Tensor(storage, offset, shape, strides, lazy)
+class RebuildParameter(Inert):
+    """Stands for the function that makes parameters of tensors."""
+
+    def __new__(cls, data: Any, *_: Any) -> Any:
+        """Returns the tensor."""
+        return data
+
+
+class Size(tuple):
+    """Stands for the shape of a tensor."""
 
 
 KNOWN = {
-    ("collections", "OrderedDict"): Dictionary,
-    ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
-    ("torch", "Size"): tuple,
+    "collections.OrderedDict": Dictionary,
+    "torch._utils._rebuild_tensor": RebuildTensor,
+    "torch._utils._rebuild_tensor_v2": RebuildTensor,
+    "torch._utils._rebuild_parameter": RebuildParameter,
+    "torch.Size": Size,
 }
-"""All that a pickle can call; every other name becomes a subclass of `Inert`."""
+"""Stand-ins that do something; every other name becomes `Inert`."""
 
 
 class Unpickler(pickle.Unpickler):
     """An unpickler that imports nothing."""
 
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Returns a stand-in, whatever a file names."""
-        if (module_name, global_name) in KNOWN:
-            return KNOWN[module_name, global_name]
+    def find_class(self, module_name: str, global_name: str) -> type:
+        """Returns a stand-in, whatever a file names; a new one, so that no file can change it."""
         name = f"{module_name}.{global_name}"
+        if name in KNOWN:
+            return type("Known", (KNOWN[name],), {"name": name})
         if module_name == "torch" and global_name in STORAGES:
             dtype = np.dtype(STORAGES[global_name])
             return type("StorageType", (StorageType,), {"name": name, "dtype": dtype})

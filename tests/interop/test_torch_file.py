@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch_files import Global, Instance, View, write_torch_file
 
-from s5jax.interop._torch_file import read_torch_file
+from s5jax.interop._torch_file import KNOWN, Inert, read_torch_file
 
 WEIGHT = np.arange(6.0).reshape(2, 3)
 
@@ -101,6 +101,17 @@ def test_nothing_in_a_file_is_executed(tmp_path, wrap):
     path = write_torch_file(path, {"state_dict": {"w": WEIGHT}, "x": Evil(f"touch {mark}")})
     np.testing.assert_array_equal(read(path).arrays["w"], WEIGHT)
     assert not mark.exists()
+
+
+def test_stand_ins_cannot_be_changed(tmp_path):
+    path = tmp_path / "a.pt"
+    for name in (b"torch._utils\n_rebuild_tensor_v2", b"collections\nOrderedDict", b"os\nsystem"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", b"c" + name + b"\n(N(S'__doc__'\nS'changed'\ndtb.")
+        with pytest.raises(ValueError, match="without executing it"):
+            read(path)
+    for stand_in in (*KNOWN.values(), Inert):
+        assert stand_in.__doc__ != "changed"
 
 
 def test_files_of_other_forms_are_refused(tmp_path):
