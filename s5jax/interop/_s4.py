@@ -230,12 +230,15 @@ def _shared(where: str, name: str, value: np.ndarray, S: int) -> np.ndarray:
 
 
 def _untruncated(where: str, arrays: Mapping[str, ArrayLike]) -> np.ndarray:
-    r"""Solves :math:`\tilde C = (I - \bar A^l)^\top C` for C, on all states and conjugates."""
+    r"""Solves :math:`\tilde C = (I - \bar A^l)^\top C` for C, in real and imaginary parts."""
     dt, A, P, C, l = (_get(where, arrays, name) for name in ("dt", "A", "P", "C_tilde", "l_kernel"))
     M = A.shape[-1]
-    A, P, C = (np.concatenate([v, v.conj()], -1) for v in (A, P, C))
-    I, half = np.eye(A.shape[-1]), dt[:, None, None] / 2
-    A = A[..., None] * I - np.einsum("rhi,rhj->hij", P, P.conj())
+    own = A[..., None] * np.eye(M) - np.einsum("rhi,rhj->hij", P, P.conj())
+    conjugate = -np.einsum("rhi,rhj->hij", P, P)
+    of_re, of_im = own + conjugate, 1j * (own - conjugate)
+    A = np.block([[of_re.real, of_im.real], [of_re.imag, of_im.imag]])
+    I, half = np.eye(2 * M), dt[:, None, None] / 2
     A_bar = np.linalg.solve(I - half * A, I + half * A)
     left = np.swapaxes(I - np.linalg.matrix_power(A_bar, int(l)), -1, -2)
-    return np.linalg.solve(left, C[..., None])[..., :M, 0]
+    C = np.linalg.solve(left, np.concatenate([C.real, -C.imag], -1)[..., None])[..., 0]
+    return C[..., :M] - 1j * C[..., M:]
