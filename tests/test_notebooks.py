@@ -10,9 +10,16 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
+SLOW = {"06_reinforcement_learning", "07_fine_tuning"}
+"""Notebooks that train for minutes."""
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def marked(script: Path):
+    """The script, as a slow one if it is."""
+    return pytest.param(script, id=script.stem, marks=[pytest.mark.slow] * (script.stem in SLOW))
+
+
+@pytest.mark.parametrize("script", [marked(script) for script in SCRIPTS])
 def test_runs(script, tmp_path):
     environment = os.environ | {"MPLBACKEND": "agg"}
     finished = subprocess.run(
