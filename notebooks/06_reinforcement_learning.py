@@ -421,3 +421,7 @@ plt.show()
 # %% [markdown]
 # Both agents still count at twice the length of training. At four times the length, counts are
 # larger than any in training, and some of the agents make mistakes that counting would not.
+#
+# The task decides which layer suits it. Counting is linear, as S5 is. A cue that is shown once, at
+# the start of corridors of 40 to 200 steps, is for a gate to keep: in a trial with one seed and one
+# block, as here, the GRU learned this task in 40 updates of 32 × 512 steps, and S5 did not in 200.
