@@ -22,7 +22,7 @@ def main() -> None:
     setup = make_setup(config, mesh, files=flags.files())
     print(describe_changes(config), flush=True)
     with blaming_options():
-        print(make_plan(setup, setup.steps.initial, setup.on_device("train")).text)
+        print(make_plan(setup, setup.steps.initial).text)
 
 
 if __name__ == "__main__":

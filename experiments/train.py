@@ -39,6 +39,7 @@ def main() -> None:
             on_nan=flags.on_nan,
             on_changed_data=flags.on_changed_data,
             files=flags.files(),
+            profile=flags.profile,
         )
 
     if len(configs) == 1:

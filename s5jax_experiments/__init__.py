@@ -55,6 +55,7 @@ def main() -> None:
             "pip install 's5jax[train]'"
         )
     del sys.argv[1]
+    sys.path.append("")  # a user's own modules in the current folder
     if INSTALLED:  # for the processes that a command starts
         paths = [FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)

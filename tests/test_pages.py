@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import figures
+import offline_wandb
 import processes
 import pytest
 from markdown_it import MarkdownIt
@@ -226,6 +227,7 @@ IN_TEST_COMMANDS = [page for page in PAGES if page.name in SLOW and runs_command
     "page", [marked(p) for p in pages_with("python") if p not in IN_TEST_COMMANDS], ids=name_of
 )
 def test_python(page, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", offline_wandb)
     monkeypatch.chdir(tmp_path)
     run_page(page, commands=False)
 

@@ -79,6 +79,8 @@ class TrainSelection(PlanSelection):
     checkpoint and continue with the batches after the bad one, three times at most."""
     on_changed_data: Literal["stop", "use"] = "stop"
     """If the data of the run to resume have changed: stop, or use the new data."""
+    profile: Annotated[int | None, tyro.conf.arg(metavar="STEPS")] = None
+    """Trace this many steps after a warm-up, for a browser, into the folder profile of the run."""
     deterministic: Switch = False
     """Reproducible numbers on a GPU: no operations whose order varies, and no kernels selected by
     timing; slower. Numbers on a CPU are always reproducible."""

@@ -101,6 +101,8 @@ class TrainOptions:
     """Recompute each block in the backward pass, to save memory."""
     data: Literal["host", "device"] = "host"
     """Where examples from files are stored: the host sends each batch, or devices hold all data."""
+    logger: str = "experiments.training.writers:TensorBoard"
+    """Writer of metrics besides metrics.jsonl, as module:name; docs/watching.md has examples."""
 
     def __post_init__(self) -> None:
         check_positive(self, steps=self.steps, batch_size=self.batch_size)
@@ -110,6 +112,11 @@ class TrainOptions:
             raise ValueError(
                 "TrainOptions: `accumulate` must divide `batch_size`, so that all parts have "
                 f"equal sizes; got {self.accumulate} and {self.batch_size}."
+            )
+        if not all(self.logger.partition(":")):
+            raise ValueError(
+                "TrainOptions: `logger` must be module:name, a class or function in a module; got "
+                f"{self.logger!r}."
             )
 
 

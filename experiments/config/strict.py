@@ -17,7 +17,7 @@ from experiments.errors import UsageError, blaming_options, suggest
 Section = TypeVar("Section")
 LATER = {
     *("optim.clip_norm", "optim.ema"),
-    *("train.precision", "train.accumulate", "train.remat", "train.data"),
+    *("train.precision", "train.accumulate", "train.remat", "train.data", "train.logger"),
     "model.algorithm",
     *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),
     *("data.sample_rate", "data.mono", "data.ignore_index", "data.normalise_dt"),

@@ -45,6 +45,7 @@ from experiments.training.nonfinite import Report, investigate
 from experiments.training.optim import make_schedule
 from experiments.training.plan import make_plan
 from experiments.training.plot import plot_learning_curves
+from experiments.training.profile import Profile
 from experiments.training.setup import Setup, make_setup
 from experiments.training.steps import Leaves, Meter
 
@@ -62,6 +63,7 @@ def fit(
     on_nan: OnNan = "stop",
     on_changed_data: OnChangedData = "stop",
     files: Files = DEFAULT_PATHS,
+    profile: int | None = None,
 ) -> Results:
     """Trains a model, or resumes the folder's run where it was interrupted.
 
@@ -74,13 +76,15 @@ def fit(
         on_changed_data: whether to refuse data that have changed since the run started, or to use
             them.
         files: location of the data sets.
+        profile: number of steps to trace into the folder ``profile``; by default none.
 
     Returns:
         The contents of ``results.json``; immediately, if the run is finished.
 
     Raises:
         UsageError: if the folder holds another configuration or is in use by another run, its data
-            have changed, or the configuration is impossible.
+            have changed, the configuration is impossible, its writer of metrics cannot be found or
+            made, or there are fewer steps than ``profile``.
         RunError: if a loss or gradient is not finite (with ``"rollback"`` after three returns to
             the same checkpoint), or a checkpoint cannot be written or read.
         InterruptedRun: after Ctrl-C, SIGTERM or SIGHUP; a checkpoint has been written.
@@ -117,12 +121,19 @@ def fit(
         step, leaves = checkpoints.restore_newest(log_primary) or (0, setup.steps.initial)
         if on_nan != "skip":
             leaves = setup.steps.forget_bad(leaves)
-        log = stack.enter_context(MetricsLog(workdir, step=step))
-        display = stack.enter_context(
-            Display(config.train, step=step, on_broken_pipe=interrupts.note_broken_pipe)
+        display = Display(config.train, step=step, on_broken_pipe=interrupts.note_broken_pipe)
+        tracing = Profile(
+            profile,
+            steps=config.train.steps,
+            folder=workdir / "profile",
+            report=display.report,
         )
+        log = MetricsLog(config, workdir, step=step, report=display.report)
+        stack.enter_context(log)
+        stack.enter_context(display)
         run = _Run(setup, workdir, on_nan, interrupts, checkpoints, log, display, step, leaves)
-        run.train()
+        with tracing:
+            run.train(tracing)
         return run.finish()
 
 
@@ -142,6 +153,7 @@ def refuse_another_run(workdir: Path, config: Config) -> None:
     differing = differences(read_config(workdir), config)
     if read_fingerprint(workdir):
         differing.pop("data.file", None)  # may have moved; the fingerprint compares its content
+    differing.pop("train.logger", None)  # no number depends on it
     if differing:
         fields = "; ".join(
             f"{name} is {old} there, {new} here" for name, (old, new) in differing.items()
@@ -185,12 +197,12 @@ class _Run:
         self.started = time.monotonic() - self.checkpoints.progress.wall_s
         self.rate = make_schedule(self.setup.config, self.setup.config.optim.lr)
 
-    def train(self) -> None:
+    def train(self, profile: Profile) -> None:
         """Trains to the last step; writes records and checkpoints, and evaluates."""
         setup, options = self.setup, self.setup.config.train
         if self.step < options.steps:
-            self.batches = setup.on_device("train", start=self.position)
             train_step = self.compile_step()
+            self.batches = setup.on_device("train", start=self.position)
         if self.on_nan == "rollback" and self.checkpoints.progress.due is None:
             self.checkpoints.progress.due = self.step
             self.save()
@@ -200,8 +212,11 @@ class _Run:
             if self.step == options.steps:
                 return
             self.check_interrupt()
-            self.leaves, self.meter = train_step(self.leaves, next(self.batches))
+            with jax.profiler.StepTraceAnnotation("train", step_num=self.step):
+                self.leaves, self.meter = train_step(self.leaves, next(self.batches))
             self.step += 1
+            if profile.advance(self.leaves):
+                self.display.restart_clock(self.step)
             self.display.advance()
             self.checkpoints.check()
             logs = self.due(options.log_every)
@@ -228,8 +243,7 @@ class _Run:
     def compile_step(self) -> TrainStep:
         """Compiles the step, and prints the plan of the run."""
         with blaming_options():
-            plan = make_plan(self.setup, self.leaves, self.batches, step=self.step)
-        self.batches = plan.batches
+            plan = make_plan(self.setup, self.leaves, step=self.step, position=self.position)
         self.display.report(plan.text)
         self.display.restart_clock(self.step)
         return plan.train_step
@@ -359,9 +373,6 @@ class _Run:
             "best_step": best["step"],
             "validation": {name: best[name] for name in test},
             "test": test,
-            "wall_s": round(time.monotonic() - self.started, 1),
-            "samples_per_s": self.display.speed,
-            **environment(self.setup.mesh),
         }
         if is_main():
             model, preprocessing = self.setup.steps.model(leaves), self.setup.task.preprocessing
@@ -369,6 +380,12 @@ class _Run:
                 model = s5jax.Pipeline(model, preprocessing)
             s5jax.save(model, self.workdir / "model")
             plot_learning_curves(self.workdir, metric=self.setup.task.metric)
+        results |= {
+            "wall_s": round(time.monotonic() - self.started, 1),
+            "samples_per_s": self.display.speed,
+            **environment(self.setup.mesh),
+        }
+        if is_main():
             write_json(self.workdir / "results.json", results)
         wait_for_all()
         self.display.report(describe_results(results))

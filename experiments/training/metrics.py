@@ -1,20 +1,21 @@
-"""The record of a run: ``metrics.jsonl``, and TensorBoard events beside it."""
+"""The record of a run: ``metrics.jsonl``, and a copy for a writer of the user's choice."""
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
+from experiments.config import Config
 from experiments.devices.distributed import is_main
 from experiments.errors import RunError, UsageError, shorten
 from experiments.records import MAX_JSON, parse_json
 from experiments.tasks import Task
 from experiments.training.steps import Meter
+from experiments.training.writers import GuardedWriter
 
 MetricsRow = dict[str, Any]
 
@@ -55,15 +56,28 @@ class MetricsLog:
     A checkpoint is written after the training row of its step and before the evaluation. A run that
     resumes from ``step`` therefore retains earlier rows and the training row of the step itself,
     and writes the others again.
+
+    Args:
+        config: the run.
+        workdir: its folder.
+        step: number of steps taken.
+        report: called with a sentence when the writer of ``train.logger`` fails.
+
+    Raises:
+        UsageError: if that writer cannot be found or made.
     """
 
-    def __init__(self, workdir: Path, *, step: int) -> None:
+    def __init__(
+        self, config: Config, workdir: Path, *, step: int, report: Callable[[str], None]
+    ) -> None:
         self._workdir, self._writes = workdir, is_main()
-        self._open(step)
+        if self._writes:
+            self._writer = GuardedWriter(
+                config.train.logger, workdir, config.to_dict(), step, report
+            )
+            self._open(step)
 
     def _open(self, step: int) -> None:
-        if not self._writes:
-            return
         path = self._workdir / "metrics.jsonl"
         shorter = self._workdir / "metrics.jsonl.tmp"
         with shorter.open("w", encoding="utf-8") as file:
@@ -72,24 +86,28 @@ class MetricsLog:
                     file.write(_line(row))
         shorter.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._writes:
-            with contextlib.suppress(OSError):  # already reported
-                self._file.close()
-            self._events.close()
+            self._close()
+            self._writer.close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # already reported
+            self._file.close()
 
     def go_back(self, step: int) -> None:
         """Resumes from an earlier step."""
-        self.__exit__()
-        self._open(step)
+        if self._writes:
+            self._close()
+            self._open(step)
+            self._writer.go_back(step)
 
     def write(self, row: MetricsRow, **timing: float) -> None:
-        """Adds a row; ``timing`` goes to TensorBoard only, as it differs from run to run.
+        """Adds a row; ``timing`` goes to the writer only, as it differs from run to run.
 
         Raises:
             RunError: if it cannot be written.
@@ -100,10 +118,8 @@ class MetricsLog:
             self._file.write(_line(row))
         except OSError as error:
             raise RunError(f"Could not write to {self._file.name}: {error}") from error
-        for name, value in {**row, **timing}.items():
-            if name != "step" and value is not None:
-                tag = name.replace("validation_", "validation/")
-                self._events.add_scalar(tag, value, row["step"])
+        metrics = {k: v for k, v in {**row, **timing}.items() if k != "step" and v is not None}
+        self._writer.write(row["step"], metrics)
 
 
 class BadSteps(NamedTuple):

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.config import Config
 from experiments.data.sources import Batch
 from experiments.devices.mesh import replicated
 from experiments.records import device_name
@@ -23,35 +24,45 @@ from experiments.training.steps import Leaves
 
 BUSY_SHARE = 0.1
 """Share of all cores that other programs may use before a plan mentions it."""
+CHECKPOINT_S, ENDING_S = 0.2, 1.5
+"""Allowances for a checkpoint, and for model and plot at the end [s]; long runs hide them."""
 MEDIAN_FACTOR, EXTREME_FACTOR = 10, 1_000
 """Largest factor between the median step length and 1, and between a step and the median."""
 
 
 class Plan(NamedTuple):
-    """A compiled step, its batches and a description."""
+    """A compiled step and a description."""
 
     train_step: jax.stages.Compiled
-    batches: Iterator[Batch]
-    """Batches of the remaining steps."""
     text: str
     """Description of the run in a few lines."""
 
 
-def make_plan(setup: Setup, leaves: Leaves, batches: Iterator[Batch], *, step: int = 0) -> Plan:
+def make_plan(setup: Setup, leaves: Leaves, *, step: int = 0, position: int = 0) -> Plan:
     """Compiles the train step, tries it on a copy of the state, and describes the run from a step.
+
+    Args:
+        setup: the run.
+        leaves: its state.
+        step: number of steps taken.
+        position: index of the next batch.
 
     Raises:
         RunError: if the step needs more memory than there is.
     """
+    start = time.monotonic()
+    batches = setup.on_device("train", start=position)
     batch = next(batches)
     train_step = compile_step(setup, leaves, batch)
-    speed, batches = measure_speed(setup, train_step, leaves, itertools.chain([batch], batches))
-    memory = train_step.memory_analysis()
-    lines = [_describe(setup, memory, speed, step), *_describe_step_lengths(setup, batch)]
-    return Plan(train_step, batches, "\n".join(lines))
+    speed = measure_speed(setup, train_step, leaves, itertools.chain([batch], batches))
+    lines = [_describe(setup, train_step.memory_analysis(), step)]
+    lines += [f"{'time':<8}{describe_time(setup.config, speed, step, time.monotonic() - start)}"]
+    lines += [f"{'device':<8}{device_name(setup.mesh)}{_division(setup.mesh)}"]
+    lines += [f"{'note':<8}{note}" for note in setup.task.note.splitlines()]
+    return Plan(train_step, "\n".join([*lines, *_describe_step_lengths(setup, batch)]))
 
 
-def _describe(setup: Setup, memory: Any, speed: Speed, step: int) -> str:
+def _describe(setup: Setup, memory: Any, step: int) -> str:
     config, data, train = setup.config, setup.config.data, setup.config.train
     groups = count_parameters(setup)
     in_groups = ", ".join(f"{name} {n:,}" for name, n in sorted(groups.items()))
@@ -72,11 +83,8 @@ def _describe(setup: Setup, memory: Any, speed: Speed, step: int) -> str:
         + (f", resuming at step {step:,}" if step else ""),
         "memory": f"{format_bytes(memory.argument_size_in_bytes)} state and batch, "
         f"{format_bytes(memory.temp_size_in_bytes)} temporary, per device",
-        "time": _describe_time(setup, speed, step),
-        "device": device_name(setup.mesh) + _division(setup.mesh),
     }
-    notes = [f"{'note':<8}{note}" for note in setup.task.note.splitlines()]
-    return "\n".join([*(f"{name:<8}{text}" for name, text in lines.items()), *notes])
+    return "\n".join(f"{name:<8}{text}" for name, text in lines.items())
 
 
 def _describe_step_lengths(setup: Setup, batch: Batch) -> list[str]:
@@ -114,15 +122,34 @@ def _describe_step_lengths(setup: Setup, batch: Batch) -> list[str]:
     return lines
 
 
-def _describe_time(setup: Setup, speed: Speed, step: int) -> str:
-    train, data = setup.config.train, setup.config.data
-    evaluations = math.ceil(train.steps / train.eval_every) - step // train.eval_every
+def estimate_time(config: Config, speed: Speed, step: int) -> dict[str, float]:
+    """Returns the seconds that each part of a run takes from a step to its end.
+
+    Args:
+        config: the run, with the sizes of its splits.
+        speed: measured speed.
+        step: number of steps taken.
+    """
+    train, data = config.train, config.data
+
+    def occasions(every: int) -> int:
+        return math.ceil(train.steps / every) - step // every
+
+    validations, others = occasions(train.eval_every), occasions(train.checkpoint_every)
+    both = occasions(math.lcm(train.eval_every, train.checkpoint_every))
     validation, test = (math.ceil(n / train.batch_size) for n in (data.n_validation, data.n_test))
-    evaluating = speed.evaluation_s * (evaluations * validation + test)
-    total = speed.step_s * (train.steps - step) + evaluating
-    text = f"{speed.step_s:.3g} s per step, {duration(total)} in total"
-    if evaluating >= 1:
-        text += f", of which {duration(evaluating)} for evaluations"
+    return {
+        "train": speed.step_s * (train.steps - step),
+        "evaluate": validations * speed.evaluation_s(validation) + speed.evaluation_s(test),
+        "save": (validations + others - both) * CHECKPOINT_S + ENDING_S,
+    }
+
+
+def describe_time(config: Config, speed: Speed, step: int, compiling_s: float) -> str:
+    """Describes the time of a run; ``compiling_s`` of it have passed."""
+    parts = {"compile and try the step": compiling_s, **estimate_time(config, speed, step)}
+    text = f"{speed.step_s:.3g} s per step, {duration(sum(parts.values()))} in total: "
+    text += ", ".join(f"{duration(seconds)} to {name}" for name, seconds in parts.items())
     if speed.busy_cores > BUSY_SHARE * (os.cpu_count() or 1):
         text += (
             f"; less on an idle machine: other programs now use {speed.busy_cores:.1f} of "

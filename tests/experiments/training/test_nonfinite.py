@@ -274,7 +274,8 @@ def test_a_run_goes_back_and_on_with_later_batches(rolled_back):
     run, starts = rolled_back
     results = read_results(run.workdir)
     assert results["rollbacks"] == [{"step": 7, "back_to": 4}]
-    assert starts[:3] == [0, 6, 7]  # the run, the look at step 7, step 5 with the batch of step 8
+    assert starts[:3] == [0, 0, 0]  # the plan, with an evaluation that compiles and a timed one
+    assert starts[3:6] == [0, 6, 7]  # the run, the look at step 7, step 5 with the batch of step 8
     assert results["steps"] == 12
     assert [row["step"] for row in read_rows(run.workdir) if "loss" in row] == [5, 10, 12]
 
