@@ -53,10 +53,11 @@ $(MADE):
 train: .venv/.train  ## The main job: S5 on Path-X, on images that the program draws itself.
 	$(ON_IT) $(BIN)/python -m experiments.train --task=pathx $(PRESET) $(ARGS)
 
-check: .venv/.test  ## Format, lint and types.
+check: .venv/.test  ## Format, lint, types and spelling.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/ty check
+	$(BIN)/codespell
 
 test: check docs  ## Checks, the documentation, doctests and the fast tier of tests.
 	$(BIN)/python -m pytest -n auto --dist worksteal --doctest-modules s5jax experiments tests -m "not slow and not gpu" $(ARGS)
