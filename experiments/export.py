@@ -12,7 +12,7 @@ def main() -> None:
     set_up_process()
     flags = read_flags(ExportFlags, prog="python -m experiments.export", use_underscores=True)
     folder = export_run(flags.workdir, flags.format, flags.out, flags)
-    for file in sorted(folder.iterdir()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file}: {file.stat().st_size:,} bytes")
 
 

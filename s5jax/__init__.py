@@ -28,7 +28,9 @@ from s5jax.models import SequenceBackbone as SequenceBackbone
 from s5jax.models import SequenceClassifier as SequenceClassifier
 from s5jax.models import SequenceLabeler as SequenceLabeler
 from s5jax.models import generate as generate
+from s5jax.models import list_pretrained as list_pretrained
 from s5jax.models import load as load
+from s5jax.models import load_pretrained as load_pretrained
 from s5jax.models import references as references
 from s5jax.models import save as save
 

@@ -41,8 +41,9 @@ LIBRARIES = {
     "ops": PURE,
     "init": PURE,
     "layers": PURE | {"flax"},
-    "models": PURE | {"flax", "safetensors"},
-    "interop": PURE | {"flax", "safetensors", "jax2onnx"},  # the last one in a function: an extra
+    # In a function, as they are no dependencies: huggingface_hub and jax2onnx.
+    "models": PURE | {"flax", "safetensors", "huggingface_hub"},
+    "interop": PURE | {"flax", "safetensors", "jax2onnx"},
 }
 """What a package of s5jax may import besides the standard library."""
 IMPURE = frozenset({"os", "io", "pathlib", "shutil", "subprocess", "tempfile"})

@@ -18,8 +18,8 @@ import s5jax
 import s5jax_experiments
 
 ROOT = Path(__file__).parents[1]
-MAX_WHEEL = 600_000
-"""Bytes; it had 517,000 when this was written."""
+MAX_WHEEL = 950_000
+"""Bytes; it had 867,000 when this was written, a third of them trained models."""
 
 
 def call(*command, cwd=ROOT):
@@ -123,6 +123,13 @@ def test_the_library_alone(library, tmp_path):
     )
     assert failed.returncode == 2
     assert re.fullmatch(sentence, failed.stderr)
+
+
+@pytest.mark.slow
+def test_pretrained_models(library, tmp_path):
+    code = "import s5jax as s; [print(n, bool(s.load_pretrained(n))) for n in s.list_pretrained()]"
+    output = done(library / "python", "-c", code, cwd=tmp_path)
+    assert output.splitlines() == [f"{name} True" for name in s5jax.list_pretrained()]
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ class ExportFlags(ExportOptions):
     """Folder of the run."""
     format: ExportFormat
     """stablehlo: sequences and steps, for JAX; onnx: steps in real arithmetic, for onnxruntime;
-    html: a page in which a causal model of digits or smnist reads what a user draws."""
+    html: a page in which a causal model of digits or smnist reads what a user draws; pretrained: a
+    folder with a card for s5jax.load_pretrained."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to write; by default export-FORMAT in the folder of the run."""

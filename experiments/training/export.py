@@ -9,9 +9,10 @@ from experiments.errors import UsageError, blaming_options
 from experiments.files import replacing, user_path
 from experiments.training.demo import demo_page
 from experiments.training.finished import load_run
+from experiments.training.publish import publish_run
 from s5jax.interop import export_onnx, export_stablehlo
 
-ExportFormat = Literal["stablehlo", "onnx", "html"]
+ExportFormat = Literal["stablehlo", "onnx", "html", "pretrained"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ def export_run(
 
     Args:
         workdir: the run's folder.
-        format: ``"stablehlo"``, ``"onnx"``, or ``"html"`` for a page that reads drawn digits.
+        format: ``"stablehlo"``, ``"onnx"``, ``"html"`` for a page that reads drawn digits, or
+            ``"pretrained"`` for `s5jax.load_pretrained`.
         out: the folder to write; by default ``export-FORMAT`` in the run's folder.
         options: options of StableHLO.
 
@@ -52,7 +54,14 @@ def export_run(
     chosen = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     if format != "stablehlo" and chosen:
         flags = " and ".join(f"--{name}" for name in chosen)
-        raise UsageError(f"{flags} must be left out with --format={format}: it exports the step.")
+        raise UsageError(f"{flags} must be left out with --format={format}: it is for StableHLO.")
+    if format == "pretrained":
+        if out is None:
+            raise UsageError(
+                "--format=pretrained needs --out=FOLDER/NAME: the name of the model is NAME, and "
+                "FOLDER/index.json lists it."
+            )
+        return publish_run(workdir, user_path(out))
     config, results, trained = load_run(workdir)
     model = trained.model
     out = workdir / f"export-{format}" if out is None else user_path(out)

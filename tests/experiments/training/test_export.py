@@ -114,7 +114,7 @@ def test_help(command):
     assert code == 0
     for word in (
         "--workdir",
-        "--format {stablehlo,onnx,html}",
+        "--format {stablehlo,onnx,html,pretrained}",
         "--what",
         "--platforms",
         "Example:",
