@@ -19,6 +19,7 @@ import processes
 import pytest
 from markdown_it import MarkdownIt
 
+import s5jax
 from experiments.bench.suites import BenchFlags
 from experiments.cli import finished, runs
 from experiments.cli.flags import read_flags
@@ -275,6 +276,13 @@ def test_links(page):
     """Sphinx checks those of all other pages."""
     for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()):
         assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_figures_of_pretrained_models():
+    page = (ROOT / "docs/pretrained.md").read_text()
+    found = re.findall(r"^\| `(.*?)` \|.*\| (\S+ \S+) \|$", page, re.MULTILINE)
+    models = s5jax.list_pretrained().items()
+    assert found == [(name, f"{facts['metric']} {facts['test']:.4f}") for name, facts in models]
 
 
 def test_figures():

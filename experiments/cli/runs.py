@@ -74,6 +74,9 @@ class TrainSelection(PlanSelection):
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Number of runs: with --seed, and with the N - 1 seeds after it. Runs that are finished, or
     that another process is training, are not trained again."""
+    init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Model to start from: the folder of a finished run or of a saved model, or the name of a
+    pretrained one. The model options must make the same blocks; encoder and head may differ."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """At a non-finite loss or gradient: end the run, skip the step, or return to the last
     checkpoint and continue with the batches after the bad one, three times at most."""
@@ -145,7 +148,9 @@ class TrainFlags(TrainSelection, PlanFlags):
         first = self.config()
         with blaming_options():
             seeds = range(first.seed, first.seed + self.seeds)
-            return [dataclasses.replace(first, seed=seed) for seed in seeds]
+            return [
+                dataclasses.replace(first, seed=seed, init_from=self.init_from) for seed in seeds
+            ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ OptConfig = Literal[
     "fast_A",
 ]
 Group = Literal["regular", "no_decay", "ssm", "ssm_decay", "frozen"]
+Part = Literal["encoder", "blocks", "layers", "ssm", "head"]
 RECORDS = ("environment", "fingerprint", "resolved_data")
 """Entries of ``config.json`` besides the options: the environment, the identity of the data, and
 the data options with automatic values resolved."""
@@ -60,6 +61,9 @@ class OptimOptions:
     """Optimiser group of the step sizes."""
     decay_all: bool = True
     """Decay biases, norms and embeddings, too, as the published S5; S4 does not."""
+    freeze: tuple[Part, ...] = ()
+    """Parts that are not trained: encoder, blocks (whole ones), layers, ssm (what the groups "ssm"
+    and "ssm_decay" hold) and head."""
     clip_norm: float | None = None
     """Largest global norm of the gradients; by default they are not clipped."""
     ema: float | None = None
@@ -131,6 +135,10 @@ class Config:
     model: ModelOptions
     optim: OptimOptions
     train: TrainOptions
+    init_from: str | None = None
+    """A saved model whose values the parameters start from; by default random ones."""
+    init_sha256: str | None = None
+    """Checksum of that model."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
@@ -156,7 +164,9 @@ class Config:
         """
         sections = {name: getattr(self, name) for name in ("data", "model", "optim", "train")}
         checked = {name: check_section(section, name) for name, section in sections.items()}
-        return dataclasses.replace(self, seed=convert(int, to_plain(self.seed), "seed"), **checked)
+        checked["seed"] = convert(int, to_plain(self.seed), "seed")
+        checked["init_from"] = convert(str | None, to_plain(self.init_from), "init_from")
+        return dataclasses.replace(self, **checked)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,7 +16,8 @@ from experiments.errors import UsageError, blaming_options, suggest
 
 Section = TypeVar("Section")
 LATER = {
-    *("optim.clip_norm", "optim.ema"),
+    *("config.init_from", "config.init_sha256"),
+    *("optim.clip_norm", "optim.ema", "optim.freeze"),
     *("train.precision", "train.accumulate", "train.remat", "train.data", "train.logger"),
     "model.algorithm",
     *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),

@@ -38,6 +38,7 @@ from experiments.training.checkpoint import Checkpoints
 from experiments.training.display import Display
 from experiments.training.evaluation import evaluate
 from experiments.training.fingerprint import OnChangedData, check_data
+from experiments.training.initial import with_checksum
 from experiments.training.interrupts import Interrupts
 from experiments.training.lock import lock_folder
 from experiments.training.metrics import BadSteps, MetricsLog, MetricsRow, summarize
@@ -89,7 +90,7 @@ def fit(
             the same checkpoint), or a checkpoint cannot be written or read.
         InterruptedRun: after Ctrl-C, SIGTERM or SIGHUP; a checkpoint has been written.
     """
-    config, workdir = config.checked(), user_path(workdir)
+    config, workdir = with_checksum(config.checked()), user_path(workdir)
     refuse_another_run(workdir, config)
     results = read_results(workdir)
     if results is not None:

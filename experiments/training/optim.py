@@ -101,20 +101,58 @@ def make_schedule(config: Config, peak: float) -> optax.Schedule:
 def group_labels(model: nnx.Module, options: OptimOptions) -> Any:
     """Returns the optimiser group of every parameter.
 
-    The model declares the groups; ``opt_config``, ``dt_group`` and ``decay_all`` change them.
+    The model declares the groups; ``opt_config``, ``dt_group``, ``decay_all`` and ``freeze`` change
+    them.
 
     Returns:
         Nested dictionaries like the model's parameters, with the name of a group at each leaf.
 
     Raises:
-        ValueError: if ``opt_config`` names a parameter that the model does not have.
+        ValueError: if ``opt_config`` or ``freeze`` names what the model does not have.
     """
     overrides = dict(OVERRIDES[options.opt_config])
     names = {path[-1] for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     overrides |= {name: options.dt_group for name in STEP_SIZES if name in names}
     if not options.decay_all:
         overrides |= {name: "no_decay" for name in UNDECAYED if name in names}
-    return s5jax.param_labels(model, overrides)
+    labels = s5jax.param_labels(model, overrides)
+    return _freeze(labels, options.freeze) if options.freeze else labels
+
+
+def _freeze(labels: Any, parts: tuple[str, ...]) -> Any:
+    """Moves parts of a model to the group "frozen".
+
+    Raises:
+        ValueError: if a part has no parameters, or none are left to train.
+    """
+    frozen = set()
+
+    def label(path: tuple[Any, ...], group: str) -> str:
+        found = _parts([str(key.key) for key in path], group) & set(parts)
+        frozen.update(found)
+        return "frozen" if found else group
+
+    labels = jax.tree_util.tree_map_with_path(label, labels)
+    if missing := set(parts) - frozen:
+        raise ValueError(
+            f"OptimOptions: `freeze` must name parts with parameters; this model has none in "
+            f"{', '.join(sorted(missing))}."
+        )
+    if set(jax.tree.leaves(labels)) == {"frozen"}:
+        raise ValueError(
+            f"OptimOptions: `freeze` must leave parameters to train; got {', '.join(parts)}."
+        )
+    return labels
+
+
+def _parts(path: list[str], group: str) -> set[str]:
+    """The parts of a model that a parameter belongs to."""
+    parts = {"ssm"} if group in ("ssm", "ssm_decay") else set()
+    if path[0] != "backbone":
+        return parts | {"head"}
+    if path[1] == "encode":
+        return parts | {"encoder"}
+    return parts | ({"blocks", "layers"} if "layer" in path else {"blocks"})
 
 
 def make_optimizer(config: Config, labels: Any) -> optax.GradientTransformation:

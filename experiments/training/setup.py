@@ -20,6 +20,7 @@ from experiments.devices.mesh import own_rows
 from experiments.errors import UsageError, blaming_options
 from experiments.tasks import Task, get_task
 from experiments.training.finished import Trained
+from experiments.training.initial import initialize
 from experiments.training.optim import group_labels, make_optimizer
 from experiments.training.pipeline import load_split, make_batches, on_device
 from experiments.training.steps import Steps, make_steps
@@ -112,6 +113,8 @@ def build_setup(
         if model is None:
             dtype, rngs = DTYPES[train.precision], nnx.Rngs(seed)
             model = config.model.build(task, dtype=dtype, remat=train.remat, rngs=rngs)
+            if config.init_from is not None:
+                initialize(model, config.init_from)
         labels = group_labels(model, config.optim)
     optimizer = make_optimizer(config, labels)
     steps = make_steps(model, task, optimizer, mesh, config, dt=dt, freeze=freeze)

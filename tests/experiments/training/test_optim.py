@@ -88,6 +88,47 @@ def test_a_group_of_parameters_that_the_model_lacks_is_refused(toy):
         group_labels(model, OptimOptions(opt_config="slow_h_decay"))
 
 
+FROZEN = {
+    "encoder": {"backbone/encode"},
+    "blocks": {"backbone/blocks"},
+    "head": {"decode"},
+}
+
+
+@pytest.mark.parametrize(("part", "expected"), FROZEN.items())
+def test_a_part_is_frozen(toy, part, expected):
+    model = toy().model.build(_ToyShape, rngs=nnx.Rngs(0))
+    labels = group_labels(model, OptimOptions(freeze=(part,)))
+    assert _frozen(labels) == expected
+
+
+def test_layers_and_their_recurrences_are_frozen(toy):
+    model = toy().model.build(_ToyShape, rngs=nnx.Rngs(0))
+    block = group_labels(model, OptimOptions(freeze=("layers",)))["backbone"]["blocks"][0]
+    assert {name for name in block if "frozen" in jax.tree.leaves(block[name])} == {"layer"}
+    layer = group_labels(model, OptimOptions(freeze=("ssm",)))["backbone"]["blocks"][0]["layer"]
+    frozen = {name for name, group in layer.items() if group == "frozen"}
+    assert frozen == {"B", "Lambda_re", "Lambda_im", "log_step"}
+
+
+def test_what_cannot_be_frozen(toy):
+    model = toy().model.build(_ToyShape, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"`freeze` must leave parameters to train; got encoder"):
+        group_labels(model, OptimOptions(freeze=("encoder", "blocks", "head")))
+    linear = nnx.Dict(decode=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"parts with parameters; .* none in encoder, ssm\."):
+        group_labels(linear, OptimOptions(freeze=("ssm", "encoder")))
+
+
+def _frozen(labels):
+    """The parts of a model in which every parameter is frozen; in no other part is any."""
+    parts = {f"backbone/{name}": part for name, part in labels["backbone"].items()}
+    parts |= {name: part for name, part in labels.items() if name != "backbone"}
+    groups = {name: {g == "frozen" for g in jax.tree.leaves(part)} for name, part in parts.items()}
+    assert all(len(found) == 1 for found in groups.values())
+    return {name for name, found in groups.items() if found == {True}}
+
+
 class _ToyShape:
     d_input, d_output, encoder, head = 1, 2, "linear", "classify"
     causal = irregular = False
