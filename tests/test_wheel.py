@@ -18,8 +18,8 @@ import s5jax
 import s5jax_experiments
 
 ROOT = Path(__file__).parents[1]
-MAX_WHEEL = 950_000
-"""Bytes; it had 867,000 when this was written, a third of them trained models."""
+MAX_WHEEL = 1_200_000
+"""Bytes; it had 1,060,000 when this was written, half of them trained models."""
 
 
 def call(*command, cwd=ROOT):

@@ -58,7 +58,10 @@ def initialize(model: nnx.Module, source: str) -> None:
         UsageError: if the models have no block in common, or blocks that differ.
     """
     with blaming_options():
-        saved = s5jax.load(find_model(source))
+        if source in s5jax.list_pretrained():
+            saved = s5jax.load_pretrained(source)
+        else:
+            saved = s5jax.load(find_model(source))
     saved = saved.model if isinstance(saved, s5jax.Pipeline) else saved
     root = "backbone." if isinstance(saved, s5jax.SequenceBackbone) else ""
     state = nnx.state(model)

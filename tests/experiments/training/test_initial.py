@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 import shutil
 
 import jax
@@ -10,10 +11,12 @@ import pytest
 from flax import nnx
 
 import s5jax
+from experiments.cli.runs import parse_train
 from experiments.config import read_config
 from experiments.errors import UsageError
 from experiments.training import fit
 from experiments.training.initial import find_model, initialize, with_checksum
+from experiments.training.publish import train_command
 
 
 def make(**options):
@@ -97,17 +100,37 @@ def test_a_layer_alone_is_refused(tmp_path):
         initialize(make(), str(tmp_path / "layer"))
 
 
+def test_damaged_models_are_refused(saved, tmp_path):
+    (tmp_path / "saved/parameters.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"parameters.safetensors is corrupted"):
+        initialize(make(), saved)
+
+
+def test_flags():
+    args = ["--task=digits", "--init-from=digits-s5", "--optim.freeze", "encoder", "blocks"]
+    config = parse_train(args).configs()[0]
+    assert config.init_from == "digits-s5"
+    assert config.optim.freeze == ("encoder", "blocks")
+    command = shlex.split(train_command(with_checksum(config)))
+    assert parse_train(command[3:]).configs()[0] == config
+
+
 def test_sources(copy):
     assert find_model(str(copy)) == copy / "model" == find_model(str(copy / "model"))
     assert find_model("digits-s5") == s5jax.list_pretrained()["digits-s5"]["folder"] / "model"
-    with pytest.raises(UsageError, match=r"or one of digits-s5, .*; got nowhere\."):
+    with pytest.raises(UsageError, match=r"or one of .*digits-s5, .*; got nowhere\."):
         find_model("nowhere")
 
 
 def test_a_run_starts_from_a_model_and_refuses_another(toy, copy, one_device, tmp_path):
     source = shutil.copytree(copy, tmp_path / "source")
-    config = dataclasses.replace(toy(train={"steps": 3}), init_from=str(source))
+    config = toy(train={"steps": 3}, optim={"warmup_steps": 1, "freeze": ("encoder", "blocks")})
+    config = dataclasses.replace(config, init_from=source)
     fit(config, tmp_path / "tuned", mesh=one_device)
+    old, new = (values(s5jax.load(folder / "model")) for folder in (source, tmp_path / "tuned"))
+    trained = {name for name in different(old, new) if not name.endswith(("norm.mean", "norm.var"))}
+    assert trained == {"model.decode.bias", "model.decode.kernel"}
+    config = dataclasses.replace(config, init_from=str(source))
     recorded = read_config(tmp_path / "tuned")
     assert recorded == with_checksum(config)
     assert re.fullmatch(r"[0-9a-f]{64}", recorded.init_sha256)
