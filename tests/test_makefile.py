@@ -22,7 +22,7 @@ def plan(*arguments: str, cwd: Path = ROOT, path: str | None = None) -> subproce
 
 def outside_make() -> dict[str, str]:
     """The environment, without what `make test` adds for a `make` inside of it."""
-    theirs = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ACCELERATOR")
+    theirs = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ACCELERATOR", "ARGS")
     return {name: value for name, value in os.environ.items() if name not in theirs}
 
 

@@ -90,7 +90,8 @@ def _continue(
 ) -> tuple[np.ndarray, float, float]:
     """Returns new tokens ``(B, n)``, and the seconds to compile and to run."""
     sizes = np.array([len(row) for row in rows], np.int32)
-    prompts = np.stack([np.pad(row, (0, sizes.max() - len(row))) for row in rows])
+    longest = max(map(len, rows))
+    prompts = np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
     lengths = None if (sizes == sizes[0]).all() else jnp.asarray(sizes)
     sample = functools.partial(
         s5jax.generate,

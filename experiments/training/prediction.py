@@ -130,7 +130,7 @@ def _describe(output: np.ndarray, classes: tuple[str, ...] | None) -> Prediction
     share = np.exp(output - output.max())
     share /= share.sum()
     probabilities = {f"p_{name}": p for name, p in zip(classes, share.tolist(), strict=True)}
-    return {"class": classes[output.argmax()], **probabilities}
+    return {"class": classes[np.argmax(output)], **probabilities}
 
 
 def _write_csv(rows: list[Prediction], file: IO[str]) -> None:

@@ -67,9 +67,9 @@ def by_optax_over_dictionaries(model, labels, gradients):
     ("update", "form"),
     [
         (by_flax, lambda labels: labels),
-        (by_optax_over_state, lambda labels: labels),
-        (by_optax_over_dictionaries, lambda labels: labels),
-        (by_flax, nnx.State),
+        pytest.param(by_optax_over_state, lambda labels: labels, marks=pytest.mark.slow),
+        pytest.param(by_optax_over_dictionaries, lambda labels: labels, marks=pytest.mark.slow),
+        pytest.param(by_flax, nnx.State, marks=pytest.mark.slow),
         (by_optax_over_state, nnx.State),
     ],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, run
+from helpers import assert_close, run, tiers
 
 from s5jax import S4D, param_labels
 from s5jax.init import s4d
@@ -40,7 +40,7 @@ def s4d_ref(layer, u, dt=1.0):
     return y
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", tiers([False, True], {True}))
 @pytest.mark.parametrize(
     "options",
     [

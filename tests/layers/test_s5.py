@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, normal, run
+from helpers import assert_close, normal, run, tiers
 
 from s5jax import S5, param_labels
 from s5jax.init import block_diagonal_hippo
@@ -38,7 +38,7 @@ def s5_ref(layer, u, dt=1.0):
     return (2 if layer.conj_sym else 1) * (x @ C.T).real + p["D"] * u
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", tiers([False, True], {True}))
 @pytest.mark.parametrize(
     "options",
     [

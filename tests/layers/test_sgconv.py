@@ -79,6 +79,7 @@ def test_a_long_sequence_sees_its_last_taps_alone():
     assert_close(run(layer, u)[:7], run(layer, u[:7]))
 
 
+@pytest.mark.slow
 def test_norm_is_saved_and_not_trained(tmp_path):
     layer = make(decay="power")
     norm = jnp.linalg.norm(layer.kernel(24).at[0].add(-layer.D[...]), axis=0)

@@ -31,6 +31,7 @@ def test_embedding_std():
     np.testing.assert_allclose(stds, [0.5, 1.0], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_unmasked_padding_reaches_the_backward_direction_but_not_the_pool():
     options = {"layer_options": {"bidirectional": True}, "mask_padding": False}
     model = shaken(classifier(**options))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, normal, run, shaken
+from helpers import assert_close, normal, run, shaken, tiers
 
 from s5jax import S5, ResidualBlock
 
@@ -17,7 +17,7 @@ def block(**options):
     return ResidualBlock(S5(4, 8, rngs=rngs), rngs=rngs, **options)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", tiers(ACTIVATIONS, {"full_glu", "gelu"}))
 @pytest.mark.parametrize(("norm", "prenorm"), [("batch", True), ("layer", False)])
 def test_block_streams(activation, prenorm, norm):
     model = shaken(block(activation=activation, prenorm=prenorm, norm=norm))

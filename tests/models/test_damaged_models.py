@@ -16,10 +16,10 @@ from mutations import check_read, fuzz, mutate_bytes, mutate_json
 from s5jax import LRU, Pipeline, Preprocessing, SequenceClassifier, load, save
 
 FILES = [
-    ("model.json", mutate_bytes),
+    pytest.param("model.json", mutate_bytes, marks=pytest.mark.slow),
     ("model.json", mutate_json),
     ("parameters.safetensors", mutate_bytes),
-    ("preprocessing.json", mutate_bytes),
+    pytest.param("preprocessing.json", mutate_bytes, marks=pytest.mark.slow),
     ("preprocessing.json", mutate_json),
 ]
 

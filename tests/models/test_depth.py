@@ -68,7 +68,7 @@ def products(model, u=U, **arguments):
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [
-        ({}, EDITS),
+        pytest.param({}, EDITS, marks=pytest.mark.slow),
         ({"norm": "layer", "ffn_every": 1, "prenorm": True}, {"dt": 0.5}),
         pytest.param({"ffn_every": 2, "n_layers": 7, "remat": True}, {}, marks=pytest.mark.slow),
         pytest.param({"layer": S4D}, EDITS, marks=pytest.mark.slow),
@@ -84,7 +84,14 @@ def test_a_loop_changes_nothing(platform, options, arguments):
     assert_close(jax.tree.leaves(scanned), jax.tree.leaves(plain), rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"remat": True}, {"ffn_every": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"remat": True}, marks=pytest.mark.slow),
+        pytest.param({"ffn_every": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_depth_adds_nothing_to_the_program(platform, options):
     platform("tpu")
     few, many = (products(classifier(n_layers=n, **options)) for n in (3, 6))

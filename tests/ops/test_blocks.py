@@ -60,13 +60,20 @@ def test_what_may_be_left_out():
     assert_close(jax.jit(block_scan)(**arguments), s5_scan_ref(**arguments))
 
 
-@pytest.mark.parametrize("batch", [(), (0,), (2, 3)])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param((0,), marks=pytest.mark.slow),
+        (2, 3),
+    ],
+)
 def test_batches(batch):
     arguments = system(3, 2, batch=batch, L=10)
     assert_close(jax.jit(block_scan)(**arguments), s5_scan_ref(**arguments))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", tiers([False, True], {True}))
 @pytest.mark.parametrize("n", tiers([5, 70], {5}))
 def test_derivatives_of_the_scan_over_blocks(n, reverse):
     """In all arguments and in each alone, in both modes, twice."""

@@ -76,6 +76,7 @@ def test_gradients_by_finite_differences():
     check_grads(lambda *a: FFT_CONV(*a[:2], k_reverse=a[2]), (u, k, k_reverse), order=1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=12)
 @given(
     L=st.integers(1, 90),

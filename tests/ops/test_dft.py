@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, normal
+from helpers import assert_close, normal, tiers
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
 from s5jax.ops import fft_conv, fft_conv_ref
@@ -27,7 +27,7 @@ def test_factors_are_nearly_equal():
     assert [_factors(n) for n in (1, 64, 128, 2**15)] == [[1], [64], [16, 8], [32, 32, 32]]
 
 
-@pytest.mark.parametrize("L", [1, 5, 100])
+@pytest.mark.parametrize("L", tiers([1, 5, 100], {5}))
 @pytest.mark.parametrize("lengths", [(200, None), (3, None), (100, 100), (2, 7)])
 def test_convolutions_for_a_tpu(L, lengths):
     """Values and gradients in one direction and in both, with shorter and with longer kernels."""

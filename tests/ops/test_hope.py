@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, values_and_gradients
+from helpers import assert_close, tiers, values_and_gradients
 
 from s5jax.ops import (
     _tables,
@@ -74,7 +74,7 @@ def by_steps(h, Delta, u, x):
     return jnp.moveaxis(y, 0, -2), x
 
 
-@pytest.mark.parametrize("L", [1, 13])
+@pytest.mark.parametrize("L", tiers([1, 13], {13}))
 @jax.enable_x64(True)
 def test_the_ladder_is_the_kernel(L):
     """Its response to an impulse and to a state, and the states that it leaves."""

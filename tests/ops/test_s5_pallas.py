@@ -49,7 +49,7 @@ SLOW = pytest.mark.slow
     ("L", "H", "P", "batch", "reverse"),
     [
         (70, 20, 17, (20,), False),
-        (64, 16, 5, (), True),
+        pytest.param(64, 16, 5, (), True, marks=SLOW),
         pytest.param(1, 3, 2, (2,), False, marks=SLOW),
         pytest.param(1, 3, 2, (), True, marks=SLOW),
         pytest.param(5, 16, 16, (2, 2), False, marks=SLOW),

@@ -116,7 +116,7 @@ def _convert(cells: Any, kind: Kind, decimal: str, out: np.ndarray) -> int | Non
     out /= 100 if kind == "percent" else 1
     with np.errstate(over="ignore"):
         wide = ~np.isfinite(out.astype(np.float32))
-    return int(wide.argmax()) if wide.any() else None
+    return int(np.argmax(wide)) if wide.any() else None
 
 
 def _complain(cell: str, kind: Kind, row: int) -> str:

@@ -176,7 +176,7 @@ def _read_folder(path: Path, csv: CsvOptions, sound: SoundOptions) -> Table:
         arrays, rate = read_sounds(files, sound)
     lengths = np.array([len(x) for x in arrays], np.int32)
     dtype = np.result_type(*{x.dtype for x in arrays})
-    shape = (len(files), int(lengths.max()), arrays[0].shape[1])
+    shape = (len(files), int(np.max(lengths)), arrays[0].shape[1])
     size = sum(f.stat().st_size for f in files)
     check_expansion(path, size, dtype.itemsize * math.prod(shape))
     padded = np.zeros(shape, dtype)

@@ -132,6 +132,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(ratios, "ROUNDS", 1)
 
 
+@pytest.mark.slow
 def test_rows_of_the_ci_suite(quick, monkeypatch, toy):
     """With one layer for all, and without training and other processes."""
     monkeypatch.setattr(ratios, "KERNEL_TARGETS", {"DLR": 15})

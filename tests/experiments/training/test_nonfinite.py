@@ -249,7 +249,11 @@ class Words(ToyTask):
 
 @pytest.mark.parametrize("encoder", tiers(["embedding", "one_hot"], {"embedding"}))
 @pytest.mark.parametrize(
-    ("name", "value"), [("token", 2), ("token", -1), ("label", 2), ("label", -100)]
+    ("name", "value"),
+    tiers(
+        [("token", 2), ("token", -1), ("label", 2), ("label", -100)],
+        {("token", -1), ("label", 2)},
+    ),
 )
 def test_tokens_and_labels_that_do_not_exist_end_the_run(
     name, value, encoder, ill, monkeypatch, tmp_path
