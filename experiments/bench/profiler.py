@@ -1,6 +1,7 @@
 """Bytes that pass through a GPU's memory, counted by its hardware."""
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,12 +51,15 @@ def profiled_bytes(run: Callable[[], None], seconds: float) -> float:
 
 def sum_of_counters(profile: bytes) -> float:
     """Sums all samples of all counters in a profile, an ``.xplane.pb``."""
-    return sum(
-        float(value)
-        for plane in ProfileData.from_serialized_xspace(profile).planes
-        if plane.name.startswith("/device:GPU:")
-        for line in plane.lines
-        if line.name == "_counters_"
-        for event in line.events
-        for _, value in event.stats
-    )
+    with warnings.catch_warnings():
+        # Python 3.13 warns of jaxlib's types; where warnings are errors, the process would abort.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return sum(
+            float(value)
+            for plane in ProfileData.from_serialized_xspace(profile).planes
+            if plane.name.startswith("/device:GPU:")
+            for line in plane.lines
+            if line.name == "_counters_"
+            for event in line.events
+            for _, value in event.stats
+        )
