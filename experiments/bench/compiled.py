@@ -98,11 +98,17 @@ def all_cases() -> Iterator[Case]:
 
 
 def slice_cases() -> Iterator[Case]:
-    """Yields whole models on slices of 64 and 256 chips."""
+    """Yields whole models on slices of 64 and 256 chips.
+
+    The last one is a language model of 200 million parameters.
+    """
     step: dict[str, Any] = {"mode": "step", "batch": 32, "n_layers": 6}
     for n_chips in (64, 256):
         for name in ("pathx", "path256"):
             yield Case(target="v5e", name=name, mesh={"data": 32, "seq": n_chips // 32}, **step)
+    model: dict[str, Any] = {"name": "chars", "n_layers": 69, "batch": 8, "length": 131_072}
+    for n_chips in (64, 256):
+        yield Case(target="v5e", mode="step", mesh={"data": 8, "seq": n_chips // 8}, **model)
 
 
 def compiled_rows() -> Iterator[Compiled]:

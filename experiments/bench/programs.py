@@ -74,8 +74,16 @@ def make_layer_program(case: Case, mesh: Mesh, size: Size) -> LayerProgram:
 
 
 def step_config(case: Case, recipe: Config | None = None) -> Config:
-    """Returns the configuration of a train step: a recipe of S5, by default that of the paper."""
+    """Returns the configuration of a train step: a recipe of S5, by default that of the paper.
+
+    The language model, ``chars``, has the case's length, and a feed-forward block after each layer.
+    """
     config = recipe or get_recipe(case.name, "s5", "paper")
     model = dataclasses.replace(config.model, n_layers=case.n_layers, algorithm=case.algorithm)
     train = dataclasses.replace(config.train, precision=case.dtype, batch_size=case.batch)
-    return dataclasses.replace(config, model=model, train=train)
+    if case.name != "chars":
+        return dataclasses.replace(config, model=model, train=train)
+    sizes: dict[str, Any] = {"n_train": case.batch, "n_validation": 1, "n_test": 1}
+    data = dataclasses.replace(config.data, length=case.length, **sizes)
+    model = dataclasses.replace(model, ffn_every=1)
+    return dataclasses.replace(config, data=data, model=model, train=train)
