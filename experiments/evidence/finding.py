@@ -16,8 +16,9 @@ from experiments.tasks import get_task
 from experiments.training.ledger import compare
 from experiments.training.seeds import mean_and_deviation
 
-Status = Literal["shown", "partly shown", "not reached", "not run"]
+Status = Literal["shown", "partly shown", "not reached", "undecided", "not run"]
 BENCH, SPEEDS = "bench/cpu-2-cores-ci.json", "bench/cpu-2-cores-models.json"
+VERDICTS: dict[str, Status] = {"reproduced": "shown", "not reproduced": "not reached"}
 LAYERS = {"sgconv": "SGConv", "s4d": "S4D", "hope": "HOPE"}
 
 
@@ -112,9 +113,8 @@ def reproduced(model: str, *tasks: str) -> Evidence:
                 statuses.append("not run")
                 continue
             verdict = compare(values_of(found), recipe, get_task(task).larger_is_better)
-            holds = verdict.endswith(", reproduced")
-            statuses.append("shown" if holds else "not reached")
-            figures.append(f"{task}: {_figure(found)} ({verdict})")
+            statuses.append(VERDICTS.get(verdict.partition(", ")[2], "undecided"))
+            figures.append(f"{task}: {_figure(found)} ({verdict or 'no deviation'})")
         return Finding(_join(statuses), ", ".join(figures))
 
     return evidence
@@ -187,7 +187,7 @@ def _join(statuses: Sequence[str]) -> Status:
         return "shown"
     if "shown" in kinds:
         return "partly shown"
-    return "not reached" if "not reached" in kinds else "not run"
+    return next((kind for kind in ("not reached", "undecided") if kind in kinds), "not run")
 
 
 def _figure(runs: Sequence[Results]) -> str:

@@ -84,6 +84,20 @@ def test_the_status_follows_from_runs_of_the_paper_s_recipe(tmp_path):
     assert reproduced("s5", "pathx")(tmp_path).status == "shown"
 
 
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ([0.98], "undecided"),  # one seed shows nothing, in either direction
+        ([0.99, 0.98], "undecided"),
+        ([0.98, 0.98, 0.98], "not reached"),
+        ([0.985, 0.986, 0.984], "shown"),
+    ],
+)
+def test_few_seeds_decide_nothing(tmp_path, values, status):
+    write_runs(tmp_path / "runs", "pathx", *values, task="pathx", metric="accuracy")
+    assert reproduced("s5", "pathx")(tmp_path / "runs" / "pathx").status == status
+
+
 def test_the_status_follows_from_benchmarks(tmp_path):
     assert measured("a")(tmp_path).status == "not run"
     assert faster("s5", "s4")(tmp_path).status == "not run"
