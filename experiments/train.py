@@ -31,7 +31,7 @@ def main() -> None:
     why = "" if flags.preset else f" (the default preset on {jax.default_backend()})"
 
     def train(config: Config, workdir: Path) -> Results:
-        log_primary(f"Run {run_name(config)}{why} in {workdir}\n{describe_changes(config)}")
+        log_primary(f"Run {config.run_name}{why} in {workdir}\n{describe_changes(config)}")
         return fit(
             config,
             workdir,
@@ -43,17 +43,12 @@ def main() -> None:
         )
 
     if len(configs) == 1:
-        train(config, flags.workdir or Path("runs") / run_name(config))
+        train(config, flags.workdir or Path("runs") / config.run_name)
         return
-    runs = {Path("runs") / run_name(config): config for config in configs}
+    runs = {Path("runs") / config.run_name: config for config in configs}
     if flags.workdir is not None:
         runs = {flags.workdir / f"seed{config.seed}": config for config in configs}
     fit_seeds(runs, train)
-
-
-def run_name(config: Config) -> str:
-    """Returns the name of a run, and of its folder unless the user chooses one."""
-    return f"{config.task}-{config.model.name}-{config.preset}-seed{config.seed}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from experiments.data.sources import DATA_DIR, DataOptions, Split
 from experiments.devices.distributed import connect
 from experiments.errors import UsageError, blaming_options, suggest
 from experiments.recipes import PRESETS, RECIPES, get_recipe
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, Objective
 
 Chosen = TypeVar("Chosen", bound="Selection")
 HELP = ("-h", "--help")
@@ -77,6 +77,9 @@ class TrainSelection(PlanSelection):
     init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Model to start from: the folder of a finished run or of a saved model, or the name of a
     pretrained one. The model options must make the same blocks; encoder and head may differ."""
+    pretrain: Objective | None = None
+    """Learn the task's inputs instead of its targets: the next step of a causal model, or masked
+    steps. --init-from of a later run takes what was learnt."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """At a non-finite loss or gradient: end the run, skip the step, or return to the last
     checkpoint and continue with the batches after the bad one, three times at most."""
@@ -149,7 +152,10 @@ class TrainFlags(TrainSelection, PlanFlags):
         with blaming_options():
             seeds = range(first.seed, first.seed + self.seeds)
             return [
-                dataclasses.replace(first, seed=seed, init_from=self.init_from) for seed in seeds
+                dataclasses.replace(
+                    first, seed=seed, init_from=self.init_from, pretrain=self.pretrain
+                )
+                for seed in seeds
             ]
 
 

@@ -137,7 +137,9 @@ class S5Options(StepSizeOptions):
     d_state: int = 256
     """State size P; conjugate symmetry halves the number of stored states."""
     n_blocks: int = 16
-    """Number J of HiPPO blocks in the initial state matrix."""
+    """Number J of blocks in the initial state matrix."""
+    init: Literal["hippo", "random"] = "hippo"
+    """Initial blocks: HiPPO-N, or random ones."""
     conj_sym: bool = True
     """Store one of each conjugate pair of eigenvalues."""
     clip_eigs: bool = False
@@ -180,7 +182,7 @@ class S4DOptions(StepSizeOptions):
     """States per feature, including conjugates."""
     n_ssm: int | None = None
     """Number of state matrices, which features share cyclically; by default one per feature."""
-    init: Literal["legs", "lin", "inv"] = "legs"
+    init: Literal["legs", "lin", "inv", "inv2", "quad", "real", "random"] = "legs"
     """Initial eigenvalues."""
     discretization: Literal["zoh", "bilinear"] = "zoh"
     """Method of discretization."""

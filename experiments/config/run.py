@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from experiments.config.models import MODELS, ModelOptions
 from experiments.config.strict import check_section, convert, read_section, to_plain
-from experiments.data.sources import DataOptions
+from experiments.data.sources import DEFAULT_PATHS, DataOptions, Files
 from experiments.errors import (
     UsageError,
     check_not_negative,
@@ -18,7 +18,7 @@ from experiments.errors import (
     shorten,
 )
 from experiments.records import read_json
-from experiments.tasks import get_task
+from experiments.tasks import Objective, Pretraining, Task, get_task
 
 OptConfig = Literal[
     "standard",
@@ -139,6 +139,8 @@ class Config:
     """A saved model whose values the parameters start from; by default random ones."""
     init_sha256: str | None = None
     """Checksum of that model."""
+    pretrain: Objective | None = None
+    """What is predicted of the task's inputs; by default the task's own targets."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
@@ -166,7 +168,23 @@ class Config:
         checked = {name: check_section(section, name) for name, section in sections.items()}
         checked["seed"] = convert(int, to_plain(self.seed), "seed")
         checked["init_from"] = convert(str | None, to_plain(self.init_from), "init_from")
+        checked["pretrain"] = convert(Objective | None, self.pretrain, "pretrain")
         return dataclasses.replace(self, **checked)
+
+    def make_task(self, files: Files = DEFAULT_PATHS) -> Task:
+        """Builds the task, or the pretraining on its inputs.
+
+        Raises:
+            ValueError: if the task's examples cannot be pretrained on.
+        """
+        task = get_task(self.task)(self.data, files)
+        return task if self.pretrain is None else Pretraining(task, self.pretrain)
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run, and of its folder unless the user chooses one."""
+        parts = (self.task, self.model.name, self.preset, self.pretrain, f"seed{self.seed}")
+        return "-".join(part for part in parts if part is not None)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,12 +16,12 @@ from experiments.errors import UsageError, blaming_options, suggest
 
 Section = TypeVar("Section")
 LATER = {
-    *("config.init_from", "config.init_sha256"),
+    *("config.init_from", "config.init_sha256", "config.pretrain"),
     *("optim.clip_norm", "optim.ema", "optim.freeze"),
     *("train.precision", "train.accumulate", "train.remat", "train.data", "train.logger"),
-    "model.algorithm",
+    *("model.algorithm", "model.init"),
     *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),
-    *("data.sample_rate", "data.mono", "data.ignore_index", "data.normalise_dt"),
+    *("data.sample_rate", "data.mono", "data.ignore_index", "data.normalise_dt", "data.tail"),
 }
 """Options that an older ``config.json`` lacks; the older program behaved as their default."""
 RENAMED = {"model.conv": "model.algorithm", "model.backend": "model.algorithm"}
@@ -96,7 +96,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     any_length = arguments[-1:] == (...,)
     if origin is tuple and isinstance(value, list) and (any_length or len(value) == len(arguments)):
         return tuple(convert(arguments[0], item, where) for item in value)
-    if origin is types.UnionType and type(None) in arguments:
+    if origin in (types.UnionType, typing.Union) and type(None) in arguments:
         return None if value is None else convert(arguments[0], value, where)
     if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)

@@ -1,4 +1,4 @@
-"""Sequential and permuted MNIST, CIFAR-10 in colour with and without noise, and small digits.
+"""Sequential and permuted MNIST, CIFAR-10 in colour, small digits, and images followed by noise.
 
 =========  ============  ==================  ======  =====  =======================================
 model      task          published accuracy  epochs  batch  source
@@ -71,7 +71,7 @@ from experiments.recipes._recipe import (
     vary,
 )
 from experiments.tasks import get_task
-from experiments.tasks.pixels import ColourOptions, DigitsOptions, MnistOptions
+from experiments.tasks.pixels import ColourOptions, DigitsOptions, MnistOptions, NoisyDigitsOptions
 
 S4D_SOURCE = "S4's code, version 4, with S4D-LegS"
 S5_SOURCE = "Smith et al. 2023"
@@ -112,11 +112,11 @@ def _s5_mnist(task: str, lr: float, ssm_lr: float, published: float, **model: An
     return _paper(task, options, optim, 150, 50, source=S5_SOURCE, published=published)
 
 
-def _noisy(model: ModelOptions, source: str, **optim: Any) -> Recipe:
+def _noisy(task: str, model: ModelOptions, source: str, **optim: Any) -> Recipe:
     options = OptimOptions(
         lr=0.01, ssm_lr=1e-3, weight_decay=0.01, by_epoch=True, dt_group="frozen", **optim
     )
-    return _paper("noisy_scifar", model, options, epochs=100, batch_size=64, source=source)
+    return _paper(task, model, options, epochs=100, batch_size=64, source=source)
 
 
 SCIFAR_STACK: dict[str, Any] = {
@@ -137,6 +137,7 @@ NOISY_STACK: dict[str, Any] = {
     "dt_min": 0.1,
     "dt_max": 0.1,
 }
+NOISY_CPU: dict[str, Any] = {**NOISY_STACK, "n_layers": 2, "d_model": 64}
 LRU_MODEL = LRUOptions(norm_momentum=0.99, r_min=0.0, r_max=1.0, **LRU)
 LRU_OPTIM = OptimOptions(lr=1e-3, ssm_lr=5e-4, weight_decay=0.05)
 
@@ -176,39 +177,56 @@ PSMNIST = complete(
         _annotated_s4("psmnist", source=PSMNIST_S4, published=0.9870),
     ]
 )
+HOPE_SOURCE = "HOPE's scripts, in causal form"
 NOISY = complete(
     [
+        _noisy("noisy_scifar", HOPEOptions(**NOISY_STACK), HOPE_SOURCE, opt_config="slow_h_decay"),
         _noisy(
-            HOPEOptions(**NOISY_STACK), "HOPE's scripts, in causal form", opt_config="slow_h_decay"
+            *("noisy_scifar", S4DOptions(init="lin", **NOISY_STACK), "HOPE's scripts"),
+            opt_config="fast_A",
         ),
-        _noisy(S4DOptions(init="lin", **NOISY_STACK), "HOPE's scripts", opt_config="fast_A"),
     ]
 )
 
 
-def _digits(smnist: Recipe) -> Recipe:
-    """Returns the settings of smnist, for the same number of epochs of the smaller data set."""
-    config, data = smnist.config, DigitsOptions()
+def _digits(other: Recipe, data: DataOptions, task: str) -> Recipe:
+    """Returns the settings of a larger data set, for the same number of epochs."""
+    config = other.config
     n = data.n_train // config.train.batch_size
     epochs = config.train.steps // config.train.eval_every
     train = train_by_epoch(n, epochs * n, config.train.batch_size)
     return vary(
-        smnist,
-        task="digits",
+        other,
+        task=task,
         data=data,
         optim=dataclasses.replace(config.optim, warmup_steps=n),
         train=dataclasses.replace(train, log_every=n),
-        source=f"not published; as on smnist: {smnist.source}",
+        source=f"not published; as on {config.task}: {other.source}",
     )
 
 
-DIGITS = tuple(map(_digits, SMNIST))
+DIGITS = tuple(_digits(recipe, DigitsOptions(), "digits") for recipe in SMNIST)
+NOISY_DIGITS = tuple(_digits(recipe, NoisyDigitsOptions(), "noisy_digits") for recipe in NOISY)
 DIGITS_CPU = cpu(
     "digits",
     DigitsOptions(),
     S5Options(n_layers=2, d_model=64, d_state=64, n_blocks=1, C_init="lecun_normal"),
     OptimOptions(lr=4e-3, ssm_lr=1e-3, weight_decay=0.03, warmup_steps=50),
     TrainOptions(steps=1_110, batch_size=32, log_every=37, eval_every=111, checkpoint_every=111),
+)
+NOISY_DIGITS_CPU = tuple(
+    cpu(
+        "noisy_digits",
+        NoisyDigitsOptions(),
+        model,
+        OptimOptions(lr=0.01, ssm_lr=1e-3, weight_decay=0.01, dt_group="frozen"),
+        TrainOptions(steps=480, batch_size=50, log_every=24, eval_every=120, checkpoint_every=120),
+    )
+    for model in (
+        S5Options(**NOISY_CPU, d_state=64, n_blocks=1, C_init="lecun_normal"),
+        HOPEOptions(**NOISY_CPU, d_state=64),
+        S4DOptions(**NOISY_CPU, d_state=64, init="lin"),
+    )
 )
 SMNIST_CPU = cpu(
     "smnist",
@@ -219,6 +237,7 @@ SMNIST_CPU = cpu(
 )
 CPU = (
     DIGITS_CPU,
+    *NOISY_DIGITS_CPU,
     *(dataclasses.replace(recipe, source=SMNIST_CPU.source) for recipe in small(SMNIST_CPU)),
     vary(SMNIST_CPU, task="psmnist", source=UNTUNED),
     vary(
@@ -228,10 +247,10 @@ CPU = (
         source=UNTUNED,
     ),
 )
-PAPER = (*SCIFAR, *SMNIST, *PSMNIST, *NOISY, *DIGITS)
+PAPER = (*SCIFAR, *SMNIST, *PSMNIST, *NOISY, *DIGITS, *NOISY_DIGITS)
 FEW: dict[str, DataOptions] = {
     task: get_task(task).options_type(n_train=64, n_validation=16, n_test=16)
-    for task in ("scifar", "smnist", "psmnist", "noisy_scifar", "digits")
+    for task in ("scifar", "smnist", "psmnist", "noisy_scifar", "digits", "noisy_digits")
 }
 ROWS = (
     *(*PAPER, *CPU),

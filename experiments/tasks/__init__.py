@@ -20,8 +20,11 @@ from experiments.tasks.pixels import (
     GreyCifar,
     Mnist,
     NoisyCifar,
+    NoisyDigits,
     PermutedMnist,
 )
+from experiments.tasks.pretraining import Objective as Objective
+from experiments.tasks.pretraining import Pretraining as Pretraining
 from experiments.tasks.speech.task import Speech
 from experiments.tasks.text import Papers, Reviews
 
@@ -38,6 +41,7 @@ TASKS: dict[str, type[Task]] = {
     "smnist": Mnist,
     "psmnist": PermutedMnist,
     "digits": Digits,
+    "noisy_digits": NoisyDigits,
     "digits_density": DigitsDensity,
     "sc35": Speech,
     "sc10": Speech,

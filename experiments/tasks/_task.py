@@ -35,7 +35,7 @@ class Task(abc.ABC):
     the logits of the next token, or the mean and variance at each image."""
     encoder: Literal["linear", "tokens"] = "linear"
     """The kind of input steps: vectors or integers."""
-    causal: ClassVar[bool] = False
+    causal: bool = False
     """Whether outputs must not depend on later inputs."""
     measures: tuple[str, ...] = ("loss", "accuracy")
     """The names of the reported measures."""
@@ -52,6 +52,8 @@ class Task(abc.ABC):
     """The longest sequence [steps]."""
     irregular: bool = False
     """Whether ``inputs`` has step lengths ``dt``, for continuous-time layers."""
+    mask_share: ClassVar[float] = 0.5
+    """The share of steps that pretraining masks."""
     input_moments: tuple[Any, Any] = (0.0, 1.0)
     """The mean and the deviation by which ``inputs`` standardises the values of the data set."""
 

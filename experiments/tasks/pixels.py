@@ -8,18 +8,20 @@ keep the order of MNIST, so only the sizes of its splits agree.
 import abc
 import dataclasses
 import functools
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import s5jax
 from experiments.data.held_out import Parts, RowsSource, first_rows, hold_out, published_order
 from experiments.data.sources import DEFAULT_PATHS, Batch, DataOptions, Files, Source, Split
 from experiments.data.tfds import Columns, read_images
 from experiments.tasks._task import Task
 
 N_PIXELS = 1024
+N_DIGIT = 64
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -42,10 +44,16 @@ class ColourOptions(CifarOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoisyOptions(ColourOptions):
+class NoisyCifarOptions(ColourOptions):
     """Data: CIFAR-10 in colour, followed by noise."""
 
     std: tuple[float, float, float] = (0.2023, 0.1994, 0.2010)
+    tail: int = N_PIXELS
+    """Steps of noise; the answer is read during the last 1024."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_tail(self, self.tail, N_PIXELS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,18 @@ class DigitsOptions(DataOptions):
     n_test: int = 300
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoisyDigitsOptions(DigitsOptions):
+    """Data: scikit-learn's handwritten digits, followed by noise."""
+
+    tail: int = N_DIGIT
+    """Steps of noise; the answer is read during the last 64."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_tail(self, self.tail, N_DIGIT)
+
+
 class Images(Task):
     """Base class of images in ten classes, flattened row by row."""
 
@@ -79,10 +99,10 @@ class Images(Task):
         return RowsSource(rows, **columns)
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Returns the standardised pixels, ``u`` of shape ``(B, length, 1)``."""
+        """Returns the standardised pixels, ``u`` of shape ``(B, n_pixels, 1)``."""
         mean, std = self.input_moments
         u = (batch["image"].astype(jnp.float32) - mean) / std
-        return {"u": u.reshape(-1, self.length, 1)}
+        return {"u": u.reshape(len(u), -1, self.d_input)}
 
     @abc.abstractmethod
     def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
@@ -142,50 +162,6 @@ class ColourCifar(HeldOutImages):
         return {"u": u.reshape(-1, N_PIXELS, 3)}
 
 
-class NoisyCifar(ColourCifar):
-    """HOPE's test of memory: an image, then 1024 steps of noise, during which the answer is read.
-
-    The noise is uniform in [0, 1), and new each time that an example is trained on. It is the same
-    in every evaluation, so that checkpoints can be compared. The published model averages its last
-    1024 outputs and then decodes them linearly. Here the decoded outputs are averaged, which is
-    equivalent.
-    """
-
-    options_type = NoisyOptions
-    name = "noisy_scifar"
-    head = "label"
-    causal = True
-    length = 2 * N_PIXELS
-
-    def __init__(self, options: NoisyOptions, files: Files = DEFAULT_PATHS) -> None:
-        super().__init__(options, files)
-        mean, std = (np.tile(moment, (2 * N_PIXELS, 1)) for moment in self.input_moments)
-        mean[N_PIXELS:], std[N_PIXELS:] = 0, 1
-        self.input_moments = mean, std
-
-    def source(self, split: Split, *, seed: int) -> Source:
-        """Returns images, labels, and keys of the noise."""
-        columns, rows = self.rows(split)
-        return _NoiseKeys(split, seed, rows, columns)
-
-    def expand(self, batch: Batch) -> Batch:
-        """Draws ``noise`` of shape ``(B, 1024, 3)``."""
-
-        def draw(key: jax.Array) -> jax.Array:
-            return jax.random.uniform(jax.random.wrap_key_data(key), (N_PIXELS, 3))
-
-        return {**batch, "noise": jax.vmap(draw)(batch["key"])}
-
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Returns ``u`` of shape ``(B, 2048, 3)``."""
-        image = super().inputs(batch)["u"]
-        return {"u": jnp.concatenate([image, batch["noise"]], axis=1)}
-
-    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Returns cross entropy and accuracy of the mean of the last 1024 logits."""
-        return super().measure(outputs[:, N_PIXELS:].mean(axis=1), batch)
-
-
 class Mnist(HeldOutImages):
     """MNIST: 784 steps of one value from 0 to 1."""
 
@@ -212,7 +188,7 @@ class Digits(Images):
     """
 
     options_type = DigitsOptions
-    length = 64
+    length = N_DIGIT
     input_moments = 0.0, 16.0
 
     def rows(self, split: Split) -> tuple[Columns, np.ndarray]:
@@ -221,6 +197,66 @@ class Digits(Images):
         order = published_order(len(columns["label"]))
         parts = dict(zip(SPLITS, np.split(order, [1_200, 1_497]), strict=True))
         return columns, first_rows(self.options, parts)[split]
+
+
+class NoisyTail(Images):
+    """HOPE's test of memory: an image, then noise, during which the answer is read.
+
+    The noise is uniform in [0, 1), and new each time that an example is trained on. It is the same
+    in every evaluation, so that checkpoints can be compared. The published model averages its last
+    outputs, as many as the image has pixels, and then decodes them linearly. Here the decoded
+    outputs are averaged, which is equivalent.
+    """
+
+    head = "label"
+    causal = True
+
+    def __init__(self, options: Any, files: Files = DEFAULT_PATHS) -> None:
+        super().__init__(options, files)
+        self.n_pixels, self.length = self.length, self.length + options.tail
+
+    @functools.cached_property
+    def preprocessing(self) -> s5jax.Preprocessing:
+        """Standardises the image, and leaves the noise as it is."""
+        mean, std = np.zeros((self.length, self.d_input)), np.ones((self.length, self.d_input))
+        mean[: self.n_pixels], std[: self.n_pixels] = self.input_moments
+        return s5jax.Preprocessing(input_mean=mean, input_std=std, classes=self.classes)
+
+    def source(self, split: Split, *, seed: int) -> Source:
+        """Returns images, labels, and keys of the noise."""
+        columns, rows = self.rows(split)
+        return _NoiseKeys(split, seed, rows, columns)
+
+    def expand(self, batch: Batch) -> Batch:
+        """Draws ``noise`` of shape ``(B, tail, d_input)``."""
+        shape = self.options.tail, self.d_input
+
+        def draw(key: jax.Array) -> jax.Array:
+            return jax.random.uniform(jax.random.wrap_key_data(key), shape)
+
+        return {**batch, "noise": jax.vmap(draw)(batch["key"])}
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Returns ``u`` of shape ``(B, n_pixels + tail, d_input)``."""
+        image = super().inputs(batch)["u"]
+        return {"u": jnp.concatenate([image, batch["noise"]], axis=1)}
+
+    def measure(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Returns cross entropy and accuracy of the mean of the last logits."""
+        return super().measure(outputs[:, -self.n_pixels :].mean(axis=1), batch)
+
+
+class NoisyCifar(NoisyTail, ColourCifar):
+    """CIFAR-10 in colour and noise, by default 2048 steps."""
+
+    options_type = NoisyCifarOptions
+    name = "noisy_scifar"
+
+
+class NoisyDigits(NoisyTail, Digits):
+    """Handwritten digits of scikit-learn and noise, by default 128 steps."""
+
+    options_type = NoisyDigitsOptions
 
 
 def bit_reversal(n: int) -> np.ndarray:
@@ -258,6 +294,14 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     weighted += image[..., 1] * np.uint32(38470)
     weighted += image[..., 2] * np.uint32(7471)
     return ((weighted + 0x8000) >> 16).astype(np.uint8)
+
+
+def _check_tail(options: DataOptions, tail: int, n_pixels: int) -> None:
+    if tail < n_pixels:
+        raise ValueError(
+            f"{type(options).__name__}: `tail` must be at least {n_pixels}, the steps during which "
+            f"the answer is read; got {tail}."
+        )
 
 
 class _NoiseKeys(RowsSource):

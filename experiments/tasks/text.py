@@ -193,6 +193,7 @@ class Characters(Task):
 
     encoder = "tokens"
     d_output = 2
+    mask_share = 0.15
 
     def __init__(self, options: Any, files: Files = DEFAULT_PATHS) -> None:
         super().__init__(options, files)

@@ -40,9 +40,9 @@ def load_trained(workdir: Path) -> Trained:
 
 def task_for_prediction(config: Config, files: Files, trained: Trained) -> Task:
     """Builds the task of a finished run, with the preprocessing saved with its model."""
+    if trained.preprocessing is None or config.pretrain is not None:
+        return config.make_task(files)
     task = get_task(config.task)
-    if trained.preprocessing is None:
-        return task(config.data, files)
     return task.for_prediction(config.data, files, trained.model, trained.preprocessing)
 
 

@@ -23,7 +23,7 @@ LARGEST_DIFFERENCE = 2.0
 
 
 def read_ledger(folder: Path) -> list[Results]:
-    """Reads the results of all runs in a folder.
+    """Reads the results of all runs in a folder, except of pretraining.
 
     Raises:
         UsageError: if the folder holds no results.
@@ -31,7 +31,7 @@ def read_ledger(folder: Path) -> list[Results]:
     found = [read_results(path.parent) for path in sorted(folder.glob("*/results.json"))]
     if not found:
         raise UsageError(f"No results: {folder} holds no folder with a results.json.")
-    return [results for results in found if results is not None]
+    return [run for run in found if run is not None and "pretrain" not in run]
 
 
 def make_table(runs: Iterable[Results]) -> str:

@@ -33,7 +33,6 @@ from experiments.records import (
     read_results,
     write_json,
 )
-from experiments.tasks import get_task
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.display import Display
 from experiments.training.evaluation import evaluate
@@ -172,7 +171,7 @@ def _check_data_of_finished(
     if not read_fingerprint(workdir):
         return
     try:
-        fingerprint = get_task(config.task)(config.data, files).fingerprint(seed=config.seed)
+        fingerprint = config.make_task(files).fingerprint(seed=config.seed)
     except UsageError:
         return
     check_data(workdir, config.task, fingerprint, on_changed_data)
@@ -328,6 +327,8 @@ class _Run:
         """Compares the run with the published figure of this epoch, if there is one."""
         config, task = self.setup.config, self.setup.task
         row = RECIPES.get((config.task, config.model.name, config.preset))
+        if config.pretrain is not None:
+            return
         since = self.step - config.train.eval_every
         for epoch, published in () if row is None else row.milestones:
             if since < epoch * config.steps_per_epoch <= self.step:
@@ -367,6 +368,7 @@ class _Run:
             "model": config.model.name,
             "preset": config.preset,
             "seed": config.seed,
+            **({} if config.pretrain is None else {"pretrain": config.pretrain}),
             "steps": self.step,
             "epochs": round(self.step / config.steps_per_epoch, 2),
             "rollbacks": self.checkpoints.progress.rollbacks,

@@ -18,7 +18,7 @@ from experiments.config import Config
 from experiments.data.sources import DEFAULT_PATHS, Batch, Files, Split
 from experiments.devices.mesh import own_rows
 from experiments.errors import UsageError, blaming_options
-from experiments.tasks import Task, get_task
+from experiments.tasks import Task
 from experiments.training.finished import Trained
 from experiments.training.initial import initialize
 from experiments.training.optim import group_labels, make_optimizer
@@ -83,7 +83,7 @@ def make_setup(
         UsageError: if the options contradict each other.
     """
     with blaming_options():
-        task = get_task(config.task)(config.data, files)
+        task = config.make_task(files)
         if trained is not None and trained.preprocessing is not None:
             _use_preprocessing(task, trained.preprocessing)
         _check_decimation(config.task, task, dt)

@@ -150,25 +150,30 @@ def block_diagonal_hippo(
         Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933,
         appendix B.1.
     """
-    sizes = {"d_state": d_state, "n_blocks": n_blocks}
-    d_state, n_blocks = check_positive("block_diagonal_hippo", **sizes)
-    if d_state % n_blocks:
-        raise ValueError(
-            "block_diagonal_hippo: `d_state` must be a multiple of `n_blocks`; got "
-            f"{d_state} and {n_blocks}."
-        )
-    N = d_state // n_blocks
-    if conj_sym and N % 2:
-        raise ValueError(
-            "block_diagonal_hippo: with `conj_sym` every block must have an even number of "
-            f"states; got `d_state` {d_state} and `n_blocks` {n_blocks}, which is {N} per block. "
-            "Change one of them, or use conj_sym=False."
-        )
+    N = block_size("block_diagonal_hippo", d_state, n_blocks, conj_sym=conj_sym)
     kept = N // 2 if conj_sym else N
     Lambda, V = _eigen("legs", N)
     I = np.eye(n_blocks)
     V = np.kron(I, V[:, :kept])
     return np.tile(Lambda[:kept], n_blocks), V, V.conj().T
+
+
+def block_size(where: str, d_state: int, n_blocks: int, *, conj_sym: bool) -> int:
+    """Returns the states of a block; raises a ValueError if the sizes do not fit."""
+    sizes = {"d_state": d_state, "n_blocks": n_blocks}
+    d_state, n_blocks = check_positive(where, **sizes)
+    if d_state % n_blocks:
+        raise ValueError(
+            f"{where}: `d_state` must be a multiple of `n_blocks`; got {d_state} and {n_blocks}."
+        )
+    N = d_state // n_blocks
+    if conj_sym and N % 2:
+        raise ValueError(
+            f"{where}: with `conj_sym` every block must have an even number of "
+            f"states; got `d_state` {d_state} and `n_blocks` {n_blocks}, which is {N} per block. "
+            "Change one of them, or use conj_sym=False."
+        )
+    return N
 
 
 def check_even(where: str, N: int) -> int:

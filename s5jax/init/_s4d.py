@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex128, Float64
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Complex128, Float64, PRNGKeyArray
 
-from s5jax._errors import check_choice
+from s5jax._errors import check_choice, check_positive
 from s5jax._promotion import default_promotion
 from s5jax.init._dplr import check_even, nplr
 
@@ -77,6 +80,45 @@ def s4d(
     if normalize:
         B = B / np.sqrt(2 * np.sum(np.abs(B / Lambda) ** 2))
     return Lambda, B
+
+
+@default_promotion
+def s4d_random(
+    key: PRNGKeyArray, S: int, N: int, *, dtype: DTypeLike = jnp.float32
+) -> Complex[Array, "S M"]:
+    r"""Draws the eigenvalues of S diagonal systems without a plan, one of each conjugate pair.
+
+    .. math:: \Lambda = -a - i\, b, \qquad a \sim \mathcal{U}[0, 1), \quad
+        \log b \sim \mathcal{N}(0, 1)
+
+    Args:
+        key: random key.
+        S: number of systems.
+        N: number of states of each, even.
+        dtype: real dtype of each part of the result.
+
+    Returns:
+        ``Lambda``, shape ``(S, M)`` with ``M = N / 2``.
+
+    Raises:
+        ValueError: if ``N`` is odd, or a number is not positive.
+
+    Example:
+        >>> import jax
+        >>> from s5jax.init import s4d_random
+        >>> Lambda = s4d_random(jax.random.key(0), 2, 8)
+        >>> print(Lambda.shape, bool((Lambda.real <= 0).all()), bool((Lambda.imag < 0).all()))
+        (2, 4) True True
+
+    References:
+        Gu et al., "Diagonal State Space Models" (S4D), 2022, https://arxiv.org/abs/2206.11893,
+        whose ablations start from such eigenvalues.
+    """
+    (S,) = check_positive("s4d_random", S=S)
+    shape = S, check_even("s4d_random", N) // 2
+    decay, frequency = jax.random.split(key)
+    a = jax.random.uniform(decay, shape, dtype)
+    return -jax.lax.complex(a, jnp.exp(jax.random.normal(frequency, shape, dtype)))
 
 
 _FREQUENCIES: dict[str, Callable[[np.ndarray, int], Float64[np.ndarray, " M"]]] = {

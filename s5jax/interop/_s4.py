@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from s5jax._promotion import default_promotion
 from s5jax.interop._s5 import _empty, _fill, _get
 from s5jax.layers import S4, S4D
-from s5jax.layers._feature_ssm import INVERSE, Transform
+from s5jax.layers._feature_ssm import Transform, invert
 from s5jax.layers._kernel import KernelOrScan
 from s5jax.layers._s4 import S4Algorithm
 from s5jax.layers._s5 import Discretization
@@ -208,10 +208,10 @@ def _fill_systems(
     S = len(layer.raw_decay)
     A, B = _shared(where, "A", A, S), _shared(where, "B", B, S)
     parameters = {
-        "dt": (INVERSE[layer.dt_transform](dt), layer.raw_step),
+        "dt": (invert(layer.dt_transform, dt), layer.raw_step),
         "C": (_get(where, arrays, "C"), layer.C),
         "D": (np.ravel(arrays.get("D", np.zeros(layer.d_model))), layer.D),
-        "real part of A": (INVERSE[layer.real_transform](-A.real), layer.raw_decay),
+        "real part of A": (invert(layer.real_transform, -A.real), layer.raw_decay),
         "imaginary part of A": (A.imag, layer.Lambda_im),
         "B": (B, layer.B),
     }

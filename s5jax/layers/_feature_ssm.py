@@ -1,6 +1,6 @@
 """What S4 and S4D share: a continuous-time system for each feature."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from s5jax.ops import complex_to_pair, pair_to_complex
 Transform = Literal["exp", "softplus"]
 
 TRANSFORM = {"exp": jnp.exp, "softplus": jax.nn.softplus}
-INVERSE = {"exp": np.log, "softplus": lambda y: y + np.log(-np.expm1(-y))}
 
 
 class FeatureSSM(KernelLayer):
@@ -31,12 +30,16 @@ class FeatureSSM(KernelLayer):
     dt_max: float
 
     def _make_parameters(
-        self, Lambda: Complex[np.ndarray, "S M"], B: Complex[np.ndarray, "S M"], rngs: nnx.Rngs
+        self,
+        Lambda: Complex[np.ndarray, "S M"] | Complex[Array, "S M"],
+        B: Complex[np.ndarray, "S M"] | Complex[Array, "S M"],
+        rngs: nnx.Rngs,
     ) -> None:
         """Makes the shared parameters; as published, no decay or frequency starts at zero."""
         H, dtype = self.d_model, self.param_dtype
-        decay = INVERSE[self.real_transform](np.maximum(-Lambda.real, 1e-4))
-        Lambda_im = np.minimum(Lambda.imag, -1e-4)
+        xp = jnp if isinstance(Lambda, jax.Array) else np  # constants keep their float64
+        decay = invert(self.real_transform, xp.maximum(-Lambda.real, 1e-4))
+        Lambda_im = xp.minimum(Lambda.imag, -1e-4)
         C = jax.random.normal(
             rngs.params(), (1 + self.bidirectional, H, Lambda.shape[-1], 2), dtype
         )
@@ -78,6 +81,12 @@ def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> tu
     if d_model % S:
         raise ValueError(f"{where}: `n_ssm` must divide `d_model`; got {S} and {d_model}.")
     return d_model, d_state, S
+
+
+def invert(transform: Transform, y: Any) -> Any:
+    """Returns the stored parameter of a value, an array of NumPy or of JAX."""
+    xp = jnp if isinstance(y, jax.Array) else np
+    return xp.log(y) if transform == "exp" else y + xp.log(-xp.expm1(-y))
 
 
 def initial_raw_step(

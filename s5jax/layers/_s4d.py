@@ -12,7 +12,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
 from s5jax._promotion import with_axes
-from s5jax.init import s4d
+from s5jax.init import s4d, s4d_random
 from s5jax.layers._diagonal import DiagonalRecurrence
 from s5jax.layers._feature_ssm import FeatureSSM, Transform, check_sizes
 from s5jax.layers._kernel import KernelOrScan
@@ -29,7 +29,7 @@ from s5jax.ops import (
     vandermonde_state,
 )
 
-S4DInit = Literal["legs", "lin", "inv"]
+S4DInit = Literal["legs", "lin", "inv", "inv2", "quad", "real", "random"]
 Discretization = Literal["zoh", "bilinear"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
@@ -71,7 +71,8 @@ class S4D(FeatureSSM):
         n_ssm: number of different :math:`(\Lambda, B)`, a divisor of ``d_model``, which it is by
             default.
         bidirectional: also run backward in time.
-        init: ``"legs"``, ``"lin"`` or ``"inv"``, see `s5jax.init.s4d`.
+        init: initial eigenvalues: a method of `s5jax.init.s4d`, or ``"random"``, see
+            `s5jax.init.s4d_random`.
         discretization: ``"zoh"`` or ``"bilinear"``.
         dt_transform: how the step size is parameterised, ``"exp"`` or ``"softplus"``.
         real_transform: how the decay rates are parameterised, ``"exp"`` or ``"softplus"``.
@@ -138,7 +139,11 @@ class S4D(FeatureSSM):
         self.algorithm = algorithm
         self.dtype, self.param_dtype = dtype, param_dtype
 
-        Lambda, B = (np.broadcast_to(v, (S, len(v))) for v in s4d(init, d_state))
+        if init == "random":
+            Lambda = s4d_random(rngs.params(), S, d_state, dtype=param_dtype)
+            B = jnp.ones_like(Lambda)
+        else:
+            Lambda, B = (np.broadcast_to(v, (S, len(v))) for v in s4d(init, d_state))
         self._make_parameters(Lambda, B, rngs)
 
     def coefficients(

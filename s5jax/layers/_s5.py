@@ -14,6 +14,7 @@ from s5jax._promotion import with_axes
 from s5jax.init import (
     CInit,
     block_diagonal_hippo,
+    block_diagonal_random,
     log_uniform_step,
     s5_input_matrix,
     s5_output_matrix,
@@ -30,6 +31,7 @@ from s5jax.ops import (
 )
 
 Discretization = Literal["zoh", "bilinear"]
+S5Init = Literal["hippo", "random"]
 S5Algorithm = Literal[SharedStateAlgorithm, "pallas"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
@@ -101,7 +103,9 @@ class S5(SharedStateLayer):
     Args:
         d_model: number of features H.
         d_state: number of states, conjugates included.
-        n_blocks: number of HiPPO blocks that initialise the state matrix.
+        n_blocks: number of blocks that initialise the state matrix.
+        init: initial blocks: ``"hippo"``, the normal part of HiPPO-LegS, or ``"random"``, see
+            `s5jax.init.block_diagonal_random`.
         conj_sym: keep one of each conjugate pair of states; the output is real either way.
         bidirectional: also run backward in time.
         clip_eigs: keep the real parts of Lambda at or below -1e-4, so that the layer is stable.
@@ -148,6 +152,7 @@ class S5(SharedStateLayer):
         d_state: int,
         *,
         n_blocks: int = 1,
+        init: S5Init = "hippo",
         conj_sym: bool = True,
         bidirectional: bool = False,
         clip_eigs: bool = False,
@@ -162,16 +167,23 @@ class S5(SharedStateLayer):
     ) -> None:
         sizes = {"d_model": d_model, "d_state": d_state, "n_blocks": n_blocks}
         d_model, d_state, n_blocks = check_positive("S5", **sizes)
+        check_choice("S5", "init", init, get_args(S5Init))
         check_choice("S5", "discretization", discretization, get_args(Discretization))
         check_choice("S5", "C_init", C_init, get_args(CInit))
         check_choice("S5", "algorithm", algorithm, get_args(S5Algorithm))
         self.d_model, self.d_state, self.n_blocks = d_model, d_state, n_blocks
-        self.conj_sym, self.bidirectional, self.clip_eigs = conj_sym, bidirectional, clip_eigs
+        self.init, self.conj_sym, self.clip_eigs = init, conj_sym, clip_eigs
+        self.bidirectional = bidirectional
         self.discretization, self.C_init = discretization, C_init
         self.dt_min, self.dt_max = dt_min, dt_max
         self.algorithm, self.dtype, self.param_dtype = algorithm, dtype, param_dtype
 
-        Lambda, V, V_inv = block_diagonal_hippo(d_state, n_blocks, conj_sym=conj_sym)
+        if init == "random":
+            Lambda, V, V_inv = block_diagonal_random(
+                rngs.params(), d_state, n_blocks, conj_sym=conj_sym, dtype=param_dtype
+            )
+        else:
+            Lambda, V, V_inv = block_diagonal_hippo(d_state, n_blocks, conj_sym=conj_sym)
         B = s5_input_matrix(rngs.params(), V_inv, d_model, dtype=param_dtype)
         C = [
             s5_output_matrix(rngs.params(), V, d_model, C_init=C_init, dtype=param_dtype)

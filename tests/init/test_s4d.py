@@ -1,7 +1,8 @@
+import jax
 import numpy as np
 import pytest
 
-from s5jax.init import s4d
+from s5jax.init import s4d, s4d_random
 
 
 def test_s4d_scales_and_normalises():
@@ -21,12 +22,23 @@ def test_s4d_is_stable(method):
     assert np.isfinite(B).all()
 
 
+def test_random_eigenvalues_are_stable_and_differ_between_systems():
+    Lambda = np.asarray(s4d_random(jax.random.key(0), 500, 8))
+    assert (Lambda.real <= 0).all()
+    assert (Lambda.imag < 0).all()
+    assert len(np.unique(Lambda)) == 2_000
+    assert np.mean(Lambda.real) == pytest.approx(-0.5, abs=0.02)
+    assert np.std(np.log(-Lambda.imag)) == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: s4d("lni", 4), r"s4d: `method` must be one of.*'lin'\?"),
         (lambda: s4d("lin", 4, B_init="one"), "s4d: `B_init` must be one of 'constant'"),
         (lambda: s4d("lin", 5), "s4d: `N` must be even"),
+        (lambda: s4d_random(jax.random.key(0), 1, 5), "s4d_random: `N` must be even"),
+        (lambda: s4d_random(jax.random.key(0), 0, 4), "s4d_random: `S` must be"),
     ],
 )
 def test_bad_arguments_are_refused(call, message):

@@ -2,7 +2,12 @@ import jax
 import numpy as np
 import pytest
 
-from s5jax.init import block_diagonal_hippo, s5_input_matrix, s5_output_matrix
+from s5jax.init import (
+    block_diagonal_hippo,
+    block_diagonal_random,
+    s5_input_matrix,
+    s5_output_matrix,
+)
 
 H, D_STATE, BLOCKS = 300, 64, 4
 KEY = jax.random.key(0)
@@ -10,6 +15,31 @@ KEY = jax.random.key(0)
 
 def standard_deviations(Z):
     return np.std(Z.real), np.std(Z.imag)
+
+
+@pytest.mark.parametrize("conj_sym", [True, False])
+def test_random_blocks_have_the_form_of_hippo_blocks(conj_sym):
+    """Half of -I plus a skew-symmetric matrix in each block, in the eigenvectors' basis."""
+    Lambda, V, V_inv = map(
+        np.asarray, block_diagonal_random(KEY, D_STATE, BLOCKS, conj_sym=conj_sym)
+    )
+    hippo = block_diagonal_hippo(D_STATE, BLOCKS, conj_sym=conj_sym)
+    assert (Lambda.shape, V.shape, V_inv.shape) == tuple(x.shape for x in hippo)
+    np.testing.assert_allclose(V_inv @ V, np.eye(len(Lambda)), atol=1e-5)
+    S = (2 if conj_sym else 1) * V @ np.diag(Lambda) @ V_inv
+    if conj_sym:
+        S = S.real
+        assert (Lambda.imag < 0).all()
+    np.testing.assert_allclose(S + S.conj().T, -np.eye(D_STATE), atol=1e-4)
+    n = D_STATE // BLOCKS
+    inside = np.kron(np.eye(BLOCKS), np.ones((n, n))) > 0
+    assert np.abs(S[~inside]).max() == 0
+    assert np.std((S + np.eye(D_STATE) / 2)[inside].real) == pytest.approx(1, abs=0.1)
+
+
+def test_random_blocks_refuse_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match="block_diagonal_random: `d_state` must be a multiple"):
+        block_diagonal_random(KEY, 8, 3)
 
 
 @pytest.mark.parametrize("conj_sym", [True, False])

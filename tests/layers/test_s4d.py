@@ -64,7 +64,7 @@ def test_layer_is_the_published_recurrence(options, bidirectional):
     assert_close(y, s4d_ref(layer, u, dt), rtol=1e-11)
 
 
-@pytest.mark.parametrize("init", ["legs", "lin", "inv"])
+@pytest.mark.parametrize("init", ["legs", "lin", "inv", "inv2", "quad", "real"])
 def test_initial_parameters(init):
     layer = S4D(H, N, init=init, dt_min=0.01, dt_max=0.02, rngs=nnx.Rngs(0))
     Lambda, B = s4d(init, N)
@@ -76,6 +76,21 @@ def test_initial_parameters(init):
     step = np.exp(layer.raw_step[...])
     assert step.min() >= 0.01 * (1 - 1e-5)
     assert step.max() <= 0.02 * (1 + 1e-5)
+
+
+@jax.enable_x64(True)
+def test_random_eigenvalues_keep_the_layer():
+    """Each feature draws its own, also where the layer is made while JAX traces."""
+
+    def make():
+        options = {"init": "random", "param_dtype": "float64", "rngs": nnx.Rngs(0)}
+        return S4D(H, N, dt_min=0.1, dt_max=0.1, **options)
+
+    layer = make()
+    assert len(np.unique(layer.Lambda_im[...])) == H * N // 2
+    u = np.random.default_rng(0).normal(size=(30, H))
+    assert_close(run(layer, jnp.asarray(u)), s4d_ref(layer, u), rtol=1e-11)
+    assert nnx.eval_shape(make).Lambda_im.shape == layer.Lambda_im.shape
 
 
 def test_optimiser_groups():

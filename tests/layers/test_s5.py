@@ -45,8 +45,9 @@ def s5_ref(layer, u, dt=1.0):
         {},
         {"discretization": "bilinear", "n_blocks": 2},
         {"conj_sym": False, "clip_eigs": True, "algorithm": "sequential"},
+        {"init": "random"},
     ],
-    ids=["plain", "bilinear", "all_states"],
+    ids=["plain", "bilinear", "all_states", "random"],
 )
 @jax.enable_x64(True)
 def test_layer_is_the_published_recurrence(options, bidirectional):

@@ -236,6 +236,7 @@ class ListOps(Task):
     options_type = ListOpsOptions
     encoder = "tokens"
     d_output = 10
+    mask_share = 0.1
 
     def __init__(self, options: ListOpsOptions, files: Files = DEFAULT_PATHS) -> None:
         super().__init__(options, files)
@@ -270,6 +271,7 @@ class ListOpsSubTrees(Task):
     head = "label"
     encoder = "tokens"
     causal = True
+    mask_share = 0.1
     d_input = d_output = SubTreesSource.first + len(TOKENS)
 
     def __init__(self, options: SubTreesOptions, files: Files = DEFAULT_PATHS) -> None:

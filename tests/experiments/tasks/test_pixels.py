@@ -16,7 +16,7 @@ CIFAR = ("image", "scifar", "noisy_scifar")
 
 def make(name, files=None, **options):
     task = TASKS[name]
-    sizes = {} if name == "digits" else SIZES
+    sizes = {} if "digits" in name else SIZES
     return task(task.options_type(**{**sizes, **options}), files or Files())
 
 
@@ -24,11 +24,11 @@ def whole(source):
     return source.batch(np.arange(len(source)), epoch=0)
 
 
-@pytest.mark.parametrize("name", [*CIFAR, "smnist", "psmnist", "digits"])
+@pytest.mark.parametrize("name", [*CIFAR, "smnist", "psmnist", "digits", "noisy_digits"])
 def test_shapes_and_splits(files, name):
     task = make(name, files)
     n = {"train": 180, "validation": 20, "test": 40}
-    if name == "digits":
+    if "digits" in name:
         n = {"train": 1_200, "validation": 297, "test": 300}
     for split in n:
         source = task.source(split, seed=0)
@@ -116,6 +116,22 @@ def test_noise_is_new_in_each_epoch_and_part_of_the_answer_s_place(files):
     outputs[:, :1024, 0] = 100  # what is said before the noise does not count
     outputs[np.arange(3), 1024:, batch["label"]] = 1
     assert task.measure(outputs, batch)["accuracy"].tolist() == [1, 1, 1]
+
+
+def test_tails_of_other_lengths():
+    task = make("noisy_digits", tail=100)
+    batch = task.expand(task.source("train", seed=0).batch(np.arange(3), epoch=0))
+    digits = make("digits")
+    plain = digits.inputs(digits.source("train", seed=0).batch(np.arange(3), epoch=0))["u"]
+    u = task.inputs(batch)["u"]
+    np.testing.assert_array_equal(u, np.concatenate([plain, batch["noise"]], axis=1))
+    assert u.shape == (3, task.length, 1) == (3, 164, 1)
+    outputs = np.zeros((3, 164, 10), np.float32)
+    outputs[:, :100, 0] = 100
+    outputs[np.arange(3), 100:, batch["label"]] = 1
+    assert task.measure(outputs, batch)["accuracy"].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"`tail` must be at least 64, the steps .*; got 63"):
+        make("noisy_digits", tail=63)
 
 
 def test_fewer_examples_are_the_first(files):

@@ -13,7 +13,10 @@ from experiments.tasks.language.wikitext import WikiText103, WikiTextOptions
 from experiments.tasks.text import Reviews, ReviewsOptions
 
 SIZES = {"n_train": 16, "n_validation": 4, "n_test": 4}
-IMAGES = ["pathfinder", "image", "scifar", "noisy_scifar", "smnist", "digits", "pendulum"]
+IMAGES = [
+    *("pathfinder", "image", "scifar", "noisy_scifar", "smnist", "digits", "noisy_digits"),
+    "pendulum",
+]
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -21,8 +24,9 @@ def test_pixels_as_they_are_stored_become_the_inputs(name, files):
     options = dataclasses.replace(get_recipe(name, "s5", "smoke").data, **SIZES)
     task = get_task(name)(options, files)
     batch = task.expand(task.source("test", seed=0).batch(np.arange(4), epoch=0))
-    raw = np.asarray(batch["image"]).reshape(4, task.length // (1 + (name == "noisy_scifar")), -1)
-    if name == "noisy_scifar":
+    n_pixels = task.length // (1 + name.startswith("noisy"))
+    raw = np.asarray(batch["image"]).reshape(4, n_pixels, -1)
+    if name.startswith("noisy"):
         raw = np.concatenate([raw, batch["noise"]], axis=1)
     expected = task.inputs(batch)["u"]
     np.testing.assert_allclose(task.preprocessing.standardize(raw), expected, atol=1e-5)
