@@ -1,6 +1,7 @@
 """What a claim needs to be shown, and what records say of it."""
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -96,6 +97,24 @@ def better(first: str, second: str, *, by: float = 0.0) -> Evidence:
         shown = (a - b if larger else b - a) >= by
         figure = ", ".join(f"{n}: {_figure(r)}" for n, r in zip((first, second), both, strict=True))
         return Finding("shown" if shown else "not reached", figure)
+
+    return evidence
+
+
+def steady(these: Sequence[str], those: Sequence[str]) -> Evidence:
+    """The means of some runs differ less from each other than those of other runs."""
+
+    def evidence(folder: Path) -> Finding:
+        both = [[runs_of(folder, name) for name in names] for names in (these, those)]
+        if not all(itertools.chain(*both)):
+            return Finding("not run")
+        ranges, figures = [], []
+        for names, found in zip((these, those), both, strict=True):
+            means = [statistics.mean(values_of(runs)) for runs in found]
+            ranges.append(max(means) - min(means))
+            figures.append(f"{names[0]} to {names[-1]}: {min(means):.4f} to {max(means):.4f}")
+        shown = ranges[0] < ranges[1]
+        return Finding("shown" if shown else "not reached", ", ".join(figures))
 
     return evidence
 

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import claims
 from experiments.cli.runs import parse_train
-from experiments.evidence import CLAIMS, make_table
+from experiments.evidence import CLAIMS, make_atomic_table, make_table
 from experiments.evidence.finding import (
     better,
     counted,
@@ -17,6 +17,7 @@ from experiments.evidence.finding import (
     reaches,
     reproduced,
     stays_below,
+    steady,
 )
 from experiments.training.ledger import replace_table
 
@@ -57,17 +58,27 @@ def write_runs(folder, name, *values, task="shift", metric="r2", **changes):
         (every(reaches("a", 0.9), reaches("c", 0.9)), "partly shown"),
         (every(reaches("b", 0.9), reaches("c", 0.9)), "not reached"),
         (every(nothing, nothing), "not run"),
+        (steady(["a", "a2"], ["a", "b"]), "shown"),
+        (steady(["a", "b"], ["a", "a2"]), "not reached"),
+        (steady(["a", "c"], ["a", "b"]), "not run"),
     ],
 )
 def test_the_status_follows_from_the_runs(tmp_path, evidence, status):
     write_runs(tmp_path / "claims", "a", 0.93, 0.95)
+    write_runs(tmp_path / "claims", "a2", 0.95)
     write_runs(tmp_path / "claims", "b", 0.2)
     write_runs(tmp_path / "claims", "low", 0.003, task="pendulum", metric="mse")
     write_runs(tmp_path / "claims", "high", 0.006, task="pendulum", metric="mse")
-    found = evidence(tmp_path)
-    assert found.status == status
-    if evidence(tmp_path).status == "shown" and "a" in found.figure:
-        assert not found.figure.startswith("a") or "0.9400 ± 0.0141 r2 (2 seeds)" in found.figure
+    assert evidence(tmp_path).status == status
+
+
+def test_the_figure_of_a_claim(tmp_path):
+    write_runs(tmp_path / "claims", "a", 0.93, 0.95)
+    write_runs(tmp_path / "claims", "b", 0.2)
+    assert reaches("a", 0.9)(tmp_path).figure == "a: 0.9400 ± 0.0141 r2 (2 seeds)"
+    assert better("a", "b")(tmp_path).figure.endswith("(2 seeds), b: 0.2000 r2 (1 seed)")
+    ranges = steady(["a", "b"], ["a"])(tmp_path).figure
+    assert ranges == "a to b: 0.2000 to 0.9400, a to a: 0.9400 to 0.9400"
 
 
 def test_the_status_follows_from_runs_of_the_paper_s_recipe(tmp_path):
@@ -125,7 +136,7 @@ def test_the_commands_of_a_claim_are_possible(claim):
         module, *args = shlex.split(command)[2:]
         if module == "experiments.train":
             flags = parse_train(args)
-            assert len(flags.configs()) == 5
+            assert len(flags.configs()) >= 3
         else:
             assert module in ("experiments.bench", "experiments.claims", "experiments.evaluate")
 
@@ -136,23 +147,27 @@ def test_every_paper_has_its_claims_with_names_of_their_own():
     assert all(claim.name.startswith(claim.paper.lower()) for claim in CLAIMS)
 
 
-def test_the_page_has_the_table_of_the_records(command, tmp_path):
+def test_the_page_has_the_tables_of_the_records(command, tmp_path):
     page = ROOT / "docs" / "claims.md"
     text = page.read_text(encoding="utf-8")
-    table = make_table(CLAIMS, ROOT / "results")
-    assert replace_table(text, table, page, marks=claims.MARKS) == text
+    tables = {
+        claims.MARKS: make_table(CLAIMS, ROOT / "results"),
+        claims.ATOMIC_MARKS: make_atomic_table(ROOT / "results"),
+    }
     copy = tmp_path / "claims.md"
-    copy.write_text(f"{claims.MARKS[0]}\nold\n{claims.MARKS[1]}\n")
+    copy.write_text("".join(f"{begin}\nold\n{end}\n" for begin, end in tables))
+    for marks, table in tables.items():
+        assert replace_table(text, table, page, marks=marks) == text
     code, out, _ = command(claims, f"--folder={ROOT / 'results'}", f"--write={copy}")
-    assert (code, out) == (0, f"Wrote the table to {copy}.\n")
-    assert table in copy.read_text()
+    assert (code, out) == (0, f"Wrote the tables to {copy}.\n")
+    assert all(table in copy.read_text() for table in tables.values())
 
 
-def test_one_claim_is_described_with_its_commands(command, tmp_path):
-    code, out, _ = command(claims, "dlr-shift", f"--folder={tmp_path}")
-    assert code == 0
-    assert "Status: not run" in out
-    assert "--data.length=524288" in out
-    code, _, err = command(claims, "dlr-shfit")
-    assert code == 2
-    assert "Did you mean 'dlr-shift'?" in err
+def test_the_atomic_tasks_by_model(tmp_path):
+    write_runs(tmp_path / "claims", "shift-512-dlr", 0.99, 0.98, 0.97)
+    write_runs(tmp_path / "claims", "sort-512-hope", -0.1)
+    lines = make_atomic_table(tmp_path).splitlines()
+    assert lines[0] == "| task | dlr | s4d | s5 | sgconv | hope | attention |"
+    assert "| `shift` | 0.9800 ± 0.0100 |  |  |  |  |  |" in lines
+    assert "| `sort` |  |  |  |  | -0.1000 |  |" in lines
+    assert len(lines) == 13
