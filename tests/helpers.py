@@ -13,7 +13,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from s5jax import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, SequenceLayer, SGConv
+from s5jax import (
+    DLR,
+    GRU,
+    HOPE,
+    LRU,
+    S4,
+    S4D,
+    S5,
+    Attention,
+    DenseSSM,
+    LinOSS,
+    SequenceLayer,
+    SGConv,
+)
 
 H = 4
 
@@ -73,6 +86,14 @@ TRAITS = {
         linear=True,
         has_ssm=True,
         continuous_time=False,
+        mixes_features=True,
+        fast_edits=True,
+        backward_delay=0,
+    ),
+    LinOSS: Traits(
+        linear=True,
+        has_ssm=True,
+        continuous_time=True,
         mixes_features=True,
         fast_edits=True,
         backward_delay=0,
@@ -216,6 +237,9 @@ LAYERS = {
     "lru_bidirectional": Row(
         LRU, {"d_state": 8, "max_phase": 0.3, "bidirectional": True}, slow=True
     ),
+    "linoss": Row(LinOSS, {"d_state": 8}),
+    "linoss_block": Row(LinOSS, {"d_state": 5, "algorithm": "block"}, slow=True),
+    "linoss_bidirectional": Row(LinOSS, {"d_state": 8, "bidirectional": True}, slow=True),
     "s4": Row(S4, {"d_state": 8}, transform_noise=1e-7, slow=True),
     "s4_shared_rank2": Row(
         S4,

@@ -82,7 +82,7 @@ class ModelOptions(BlockOptions):
             raise ValueError(
                 f"{type(self).__name__}: layers in discrete time do not accept the task's step "
                 "lengths; append them to the inputs (for pendulum --data.gaps=append), or choose "
-                "S4, S4D or S5."
+                "S4, S4D, S5 or LinOSS."
             )
         model, options = HEADS[task.head], self.head_options(task)
         return model(
@@ -279,6 +279,19 @@ class LRUOptions(ModelOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LinOSSOptions(ModelOptions):
+    """Model: LinOSS, forced harmonic oscillators that all features share."""
+
+    name = "linoss"
+    layer = s5jax.LinOSS
+
+    d_state: int = 64
+    """Frequencies of the layer, each with two oscillators."""
+    discretization: Literal["im", "imex"] = "im"
+    """Time integration: implicit, which forgets, or symplectic, which conserves energy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionOptions(ModelOptions):
     """Model: multi-head attention with rotary positions, for comparison."""
 
@@ -318,6 +331,7 @@ MODELS: dict[str, type[ModelOptions]] = {
         SGConvOptions,
         HOPEOptions,
         LRUOptions,
+        LinOSSOptions,
         AttentionOptions,
         GRUOptions,
     )

@@ -12,6 +12,7 @@ from experiments.config.models import (
     DLROptions,
     GRUOptions,
     HOPEOptions,
+    LinOSSOptions,
     LRUOptions,
     ModelOptions,
     S4DOptions,
@@ -92,6 +93,7 @@ DONORS = {
     "sgconv": ("s4", "s4d", "s5", "dlr"),
     "hope": ("s4", "s4d", "s5", "dlr"),
     "lru": ("s5", "s4", "dlr"),
+    "linoss": ("s5", "lru", "s4", "dlr"),
     "attention": ("s4", "s4d", "s5", "dlr"),
     "gru": ("s4", "s4d", "s5", "dlr"),
 }
@@ -108,6 +110,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sgconv": {"kernel_dim": 16},
     "hope": {"d_state": 32, "dt_min": 1e-2, "dt_max": 1.0},
     "lru": {"d_state": 64},
+    "linoss": {"d_state": 32},
     "attention": {"n_heads": 2, "window": 32},
     "gru": {"d_state": 32},
 }
@@ -129,6 +132,7 @@ TINY: tuple[ModelOptions, ...] = (
     SGConvOptions(n_layers=2, d_model=8, kernel_dim=8),
     HOPEOptions(n_layers=2, d_model=8, d_state=8),
     LRUOptions(n_layers=2, d_model=8, d_state=8),
+    LinOSSOptions(n_layers=2, d_model=8, d_state=8),
     AttentionOptions(n_layers=2, d_model=8, n_heads=4),
     GRUOptions(n_layers=2, d_model=8, d_state=8),
 )

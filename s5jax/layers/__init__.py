@@ -10,6 +10,7 @@ from s5jax.layers._gru import GRU as GRU
 from s5jax.layers._hope import HOPE as HOPE
 from s5jax.layers._kernel import KernelLayer as KernelLayer
 from s5jax.layers._labels import param_labels as param_labels
+from s5jax.layers._linoss import LinOSS as LinOSS
 from s5jax.layers._lru import LRU as LRU
 from s5jax.layers._reduce import reduce_order as reduce_order
 from s5jax.layers._s4 import S4 as S4

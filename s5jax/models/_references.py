@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from s5jax.layers import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, SGConv
+from s5jax.layers import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, LinOSS, SGConv
 from s5jax.models._adaptive import AdaptiveEmbedding
 from s5jax.models._image_regressor import ImageRegressor
 from s5jax.models._pipeline import Pipeline
@@ -97,6 +97,12 @@ _PAPERS = {
         2019,
         "1809.10853",
     ),
+    "linoss": _Paper(
+        "Rusch, T. Konstantin and Rus, Daniela",
+        "Oscillatory State-Space Models",
+        2025,
+        "2410.03943",
+    ),
     "cru": _Paper(
         "Schirmer, Mona and Eltayeb, Mazin and Lessmann, Stefan and Rudolph, Maja",
         "Modeling Irregular Time Series with Continuous Recurrent Units",
@@ -116,6 +122,7 @@ _PAPERS_OF: dict[type[nnx.Module], tuple[str, ...]] = {
     SGConv: ("sgconv",),
     HOPE: ("hope",),
     LRU: ("lru",),
+    LinOSS: ("linoss",),
     Attention: ("attention", "roformer", "dlr"),
     GRU: ("gru",),
     DenseSSM: ("model_reduction",),

@@ -27,6 +27,7 @@ from s5jax.layers import (
     S5,
     Attention,
     DenseSSM,
+    LinOSS,
     SequenceLayer,
     SGConv,
 )
@@ -40,7 +41,7 @@ from s5jax.models._pipeline import Pipeline, Preprocessing
 
 Classes = Mapping[str, type[nnx.Module]]
 
-LAYERS = (Attention, DLR, DenseSSM, GRU, HOPE, LRU, S4, S4D, S5, SGConv)
+LAYERS = (Attention, DLR, DenseSSM, GRU, HOPE, LRU, LinOSS, S4, S4D, S5, SGConv)
 MODELS = (
     DocumentMatcher,
     ImageRegressor,
