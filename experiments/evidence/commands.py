@@ -20,11 +20,11 @@ STATES = {"dlr": 1_024, "s5": 512}
 RATES = ("1e-4", "1e-3", "1e-2", "1e-1")
 """Learning rates of the state-space parameters."""
 STARTS = {
-    "hope": ("--model=hope",),
-    "s4d-legs": ("--model=s4d",),
-    "s4d-random": ("--model=s4d", "--model.init=random"),
+    "hope": ("hope",),
+    "s4d-legs": ("s4d",),
+    "s4d-random": ("s4d", "--model.init=random"),
 }
-"""Models of the comparison of HOPE with S4D, by their start."""
+"""Model and options of the starts in the comparison of HOPE with S4D."""
 TAILS = (64, 256, 1_024)
 """Steps of noise after a digit."""
 
@@ -85,12 +85,5 @@ def noisy(model: str, tail: int) -> str:
 def start(name: str, rate: str = "1e-3") -> str:
     """Returns the command of digits, from one of the `STARTS`, at a rate of the state space."""
     model, *options = STARTS[name]
-    options = (*options, f"--optim.ssm_lr={rate}")
-    return train(
-        "digits",
-        model.removeprefix("--model="),
-        f"start-{name}-{rate}",
-        *options,
-        preset="cpu",
-        seeds=3,
-    )
+    folder = f"start-{name}-{rate}"
+    return train("digits", model, folder, *options, f"--optim.ssm_lr={rate}", preset="cpu", seeds=3)
