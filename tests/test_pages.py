@@ -221,23 +221,29 @@ def marked(page: Path):
     return pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW))
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder, in a process that has wandb."""
+    monkeypatch.setitem(sys.modules, "wandb", offline_wandb)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 IN_TEST_COMMANDS = [page for page in PAGES if page.name in SLOW and runs_commands(page)]
 
 
 @pytest.mark.parametrize(
     "page", [marked(p) for p in pages_with("python") if p not in IN_TEST_COMMANDS], ids=name_of
 )
-def test_python(page, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", offline_wandb)
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("folder")
+def test_python(page):
     run_page(page, commands=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runs_commands(page)], ids=name_of)
-def test_commands(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "results").symlink_to(ROOT / "results")
+def test_commands(page, folder):
+    (folder / "results").symlink_to(ROOT / "results")
     run_page(page, commands=True)
 
 
