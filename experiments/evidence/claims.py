@@ -296,7 +296,7 @@ HOPE = (
         paper="HOPE",
         text=(
             "memory that does not decay: five percent more than S4D on digits followed by 64, 256 "
-            "and 1,024 steps of noise, with the published step sizes of 0.1"
+            "and 512 steps of noise, with the published step sizes of 0.1"
         ),
         commands=tuple(noisy(model, tail) for tail in TAILS for model in ("hope", "s4d", "s5")),
         where=TONIGHT,

@@ -25,7 +25,7 @@ STARTS = {
     "s4d-random": ("s4d", "--model.init=random"),
 }
 """Model and options of the starts in the comparison of HOPE with S4D."""
-TAILS = (64, 256, 1_024)
+TAILS = (64, 256, 512)
 """Steps of noise after a digit."""
 
 
