@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from experiments.data.csv_options import CsvOptions
 from experiments.data.sounds import SoundOptions
 from experiments.data.sources import DataOptions, absolute_path
 from experiments.errors import UsageError, check_not_negative
-from experiments.tasks.arrays.csv_options import CsvOptions
 from experiments.tasks.arrays.tables import Table
 
 

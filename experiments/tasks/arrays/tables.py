@@ -16,11 +16,11 @@ from experiments.data.checks import (
     clean_tokens,
     clean_values,
 )
+from experiments.data.csv_files import read_csvs
+from experiments.data.csv_options import CsvOptions
 from experiments.data.readers import read_npz
 from experiments.data.sounds import SoundOptions, read_sound, read_sounds
 from experiments.errors import UsageError, check_expansion
-from experiments.tasks.arrays.csv_files import read_csvs
-from experiments.tasks.arrays.csv_options import CsvOptions
 from experiments.tasks.arrays.folders import check_training_path, list_classes
 
 COLUMNS = ("x", "y", "lengths", "dt")

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.data.checks import clean_values
+from experiments.data.csv_columns import Columns, choose_columns, describe
+from experiments.data.csv_guess import Layout, Sample, guess
+from experiments.data.csv_numbers import read_numbers
+from experiments.data.csv_options import CsvOptions
 from experiments.data.readers import check_is_file
 from experiments.errors import UsageError, blaming_file, shorten
-from experiments.tasks.arrays.csv_columns import Columns, choose_columns, describe
-from experiments.tasks.arrays.csv_guess import Layout, Sample, guess
-from experiments.tasks.arrays.csv_numbers import read_numbers
-from experiments.tasks.arrays.csv_options import CsvOptions
 
 HEAD, LINES = 2**15, 40
 """Bytes (more if they have fewer than eight lines) and lines that are examined for guesses."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.data.csv_cells import Kind, cell_kind, is_count
 from experiments.errors import UsageError, shorten
-from experiments.tasks.arrays.csv_cells import Kind, cell_kind, is_count
 
 CANDIDATES = (
     *((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), (" ", "."), (" ", ",")),

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.data.csv_cells import Kind, cell_kind, is_count
+from experiments.data.csv_guess import NAMES, Layout
+from experiments.data.csv_options import CsvOptions
 from experiments.errors import UsageError, shorten
-from experiments.tasks.arrays.csv_cells import Kind, cell_kind, is_count
-from experiments.tasks.arrays.csv_guess import NAMES, Layout
-from experiments.tasks.arrays.csv_options import CsvOptions
 
 PLURALS = {".": "decimal points", ",": "decimal commas"}
 WHY = {

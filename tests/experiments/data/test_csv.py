@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.data.csv_files import CsvTables, read_csvs
+from experiments.data.csv_options import CsvOptions
 from experiments.errors import UsageError
-from experiments.tasks.arrays.csv_files import CsvTables, read_csvs
-from experiments.tasks.arrays.csv_options import CsvOptions
 
 TABLE = [[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]
 HALVES = [[0.5, 1.5], [0.6, 1.6]]

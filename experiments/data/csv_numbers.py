@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.csv_cells import BOOLEAN, MINUS, MISSING, NUMBER, PERCENT, Kind
+from experiments.data.csv_columns import Columns
+from experiments.data.csv_options import CsvOptions
 from experiments.errors import UsageError, shorten
-from experiments.tasks.arrays.csv_cells import BOOLEAN, MINUS, MISSING, NUMBER, PERCENT, Kind
-from experiments.tasks.arrays.csv_columns import Columns
-from experiments.tasks.arrays.csv_options import CsvOptions
 
 BLOCK = 2**24
 """Upper bound on the length of a row [bytes]."""
