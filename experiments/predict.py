@@ -18,7 +18,8 @@ def main() -> None:
     suffix = ".csv" if flags.out is None else flags.out.suffix
     write = choose("ending of --out", suffix, WRITERS)
     check_output(flags.out, "--out")
-    rows = predict(flags.workdir, flags.file, flags.files())
+    picture = flags.out and flags.out.with_suffix(".png")
+    rows = predict(flags.workdir, flags.file, flags.files(), start=flags.start, picture=picture)
     if flags.out is None:
         write(rows, sys.stdout)
     else:

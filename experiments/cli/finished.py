@@ -22,7 +22,7 @@ class EvaluateFlags(FileFlags):
     workdir: Path
     """Folder of the run."""
     file: Annotated[Path | None, tyro.conf.arg(name="data.file")] = None
-    """The run's own file, if it has moved (tasks arrays and chars)."""
+    """The run's own file, if it has moved (tasks arrays, chars and forecast)."""
     on_changed_data: OnChangedData = "stop"
     """If the data have changed since the run started: stop, or use the new data."""
     json: Path | None = None
@@ -44,9 +44,12 @@ class PredictFlags(FileFlags):
     """Folder of the run."""
     file: Annotated[Path, tyro.conf.arg(name="data.file")]
     """The examples; for most tasks a .npz file as written by the command `data sample`, or one WAV,
-    CSV or PNG file."""
+    CSV or PNG file; for forecasts a table."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write, .csv or .json; by default CSV on the standard output."""
+    """File to write, .csv or .json; by default CSV on the standard output. Forecasts also get a
+    picture, .png, beside it."""
+    start: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None
+    """First time to forecast, inside the table; by default the time after its last value."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -81,8 +81,8 @@ class ModelOptions(BlockOptions):
         if task.irregular and not self.layer.continuous_time:
             raise ValueError(
                 f"{type(self).__name__}: layers in discrete time do not accept the task's step "
-                "lengths; append them to the inputs (for pendulum --data.gaps=append), or choose "
-                "S4, S4D, S5 or LinOSS."
+                "lengths; append them to the inputs (pendulum and forecast: --data.gaps=append), "
+                "or choose S4, S4D, S5 or LinOSS."
             )
         model, options = HEADS[task.head], self.head_options(task)
         return model(

@@ -3,7 +3,7 @@
 import codecs
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def read_csvs(paths: Sequence[Path], options: CsvOptions) -> CsvTables:
         UsageError: if a file is not such a table, the files differ, or they are ambiguous; the
             message names the option that settles that.
     """
-    samples = [_read_sample(path, options.header or 0) for path in paths]
+    samples = [read_sample(path, options.header or 0) for path in paths]
     delimiter, decimal, layouts = guess(
         samples, delimiter=options.delimiter, decimal=options.decimal, header=options.header
     )
@@ -73,7 +73,8 @@ def read_csvs(paths: Sequence[Path], options: CsvOptions) -> CsvTables:
     return CsvTables(arrays, columns.features, resolved, (describe(resolved, columns),))
 
 
-def _read_sample(path: Path, header: int) -> Sample:
+def read_sample(path: Path, header: int) -> Sample:
+    """Reads the beginning of a file: its header, and some rows after it."""
     check_is_file(path)
     with blaming_file(path, "table of numbers"):
         text, lines, start = _read_head(path, header)
@@ -174,21 +175,31 @@ def _join(names: tuple[str, ...] | None) -> str:
 
 def _read_csv(path: Path, options: CsvOptions, columns: Columns) -> np.ndarray:
     with blaming_file(path, "table of numbers"):
-        text = _decode(path.read_bytes())
-        start = _find_rows(path, text, options.header or 0)
-        end = text.find("\n", len(text.rstrip(EMPTY)))  # spreadsheets append empty rows
-        body = text[start : end if end > 0 else None]
-        if not body:
-            raise UsageError(f"{path} holds no row of numbers.")
-        if _SKIPPED.search(body):
-            body = "\n".join(match.group() for match in _CONTENT.finditer(body))
-
-        def find_line(row: int) -> int:
-            match = next(itertools.islice(_CONTENT.finditer(text, start), row, None))
-            return _line_at(text, match)
-
+        body, find_line = read_body(path, options.header or 0)
         x = read_numbers(path, body, options, columns, find_line)
         return clean_values(path, "x", x, np.ones(len(x), bool))
+
+
+def read_body(path: Path, header: int) -> tuple[str, Callable[[int], int]]:
+    """Reads the rows after the header, without blank lines and comments.
+
+    Returns:
+        The text, and a function from the index of a row to its line in the file.
+    """
+    text = _decode(path.read_bytes())
+    start = _find_rows(path, text, header)
+    end = text.find("\n", len(text.rstrip(EMPTY)))  # spreadsheets append empty rows
+    body = text[start : end if end > 0 else None]
+    if not body:
+        raise UsageError(f"{path} holds no row of numbers.")
+    if _SKIPPED.search(body):
+        body = "\n".join(match.group() for match in _CONTENT.finditer(body))
+
+    def find_line(row: int) -> int:
+        match = next(itertools.islice(_CONTENT.finditer(text, start), row, None))
+        return _line_at(text, match)
+
+    return body, find_line
 
 
 def _find_rows(path: Path, text: str, header: int) -> int:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ def read_numbers(
     Raises:
         UsageError: if a cell is missing or not a number; the message has its line and column.
     """
-    _, decimal, _ = options.resolved
-    table = _split_cells(path, body, options, columns, find_line)
+    delimiter, decimal, _ = options.resolved
+    empty = [i for i, why in columns.dropped.items() if why == "missing"]
+    included = sorted({*columns.kept, *empty})
+    table = read_cells(path, body, delimiter, columns.width, included, find_line)
     for i, why in columns.dropped.items():
         cells = table.column(str(i)).to_pylist() if why == "missing" else []
         row = next((row for row, cell in enumerate(cells) if cell.strip(' "')), None)
@@ -48,20 +50,36 @@ def read_numbers(
             )
     x = np.empty((table.num_rows, len(columns.kept)))
     for j, (i, kind) in enumerate(zip(columns.kept, columns.kinds, strict=True)):
-        bad = _convert(table.column(str(i)), kind, decimal, x[:, j])
+        bad = convert(table.column(str(i)), kind, decimal, x[:, j])
         if bad is not None:
             where = f"{path}, line {find_line(bad)}, {columns.label(i)}"
             raise UsageError(f"{where}: {_complain(table.column(str(i))[bad].as_py(), kind, bad)}")
     return x
 
 
-def _split_cells(
-    path: Path, body: str, options: CsvOptions, columns: Columns, find_line: Callable[[int], int]
+def read_cells(
+    path: Path,
+    body: str,
+    delimiter: str,
+    width: int,
+    included: Sequence[int],
+    find_line: Callable[[int], int],
 ) -> Any:
-    """Splits rows into a table of strings, whose names are the numbers of the columns."""
+    """Splits rows into a table of strings, whose names are the numbers of the columns.
+
+    Args:
+        path: the file, for messages.
+        body: rows, without a header, blank lines and comments.
+        delimiter: the character between cells.
+        width: cells per row.
+        included: indices of the columns to keep.
+        find_line: maps a row to its line in the file.
+
+    Raises:
+        UsageError: if a row has more or fewer cells.
+    """
     from pyarrow import csv, string  # slow to import
 
-    delimiter, _, _ = options.resolved
     if delimiter == " ":
         body = re.sub(r"(?m)^ +| +$|(?<= ) +", "", body)
     ragged: list[tuple[int, int]] = []
@@ -70,8 +88,7 @@ def _split_cells(
         ragged.append((row.number, row.actual_columns))
         return "skip"
 
-    names = [str(i) for i in range(columns.width)]
-    empty = [i for i, why in columns.dropped.items() if why == "missing"]
+    names = [str(i) for i in range(width)]
     data = body.encode()
     table = csv.read_csv(
         io.BytesIO(data),
@@ -80,7 +97,7 @@ def _split_cells(
         ),
         csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
         csv.ConvertOptions(
-            include_columns=[str(i) for i in sorted({*columns.kept, *empty})],
+            include_columns=[str(i) for i in included],
             column_types=dict.fromkeys(names, string()),
             strings_can_be_null=False,
         ),
@@ -88,13 +105,13 @@ def _split_cells(
     if ragged:
         number, n = ragged[0]
         raise UsageError(
-            f"{path}, line {find_line(number - 1)}: each row must have {columns.width} cells, as "
+            f"{path}, line {find_line(number - 1)}: each row must have {width} cells, as "
             f"the other rows have; got {n}."
         )
     return table
 
 
-def _convert(cells: Any, kind: Kind, decimal: str, out: np.ndarray) -> int | None:
+def convert(cells: Any, kind: Kind, decimal: str, out: np.ndarray) -> int | None:
     """Writes the numbers of a column; returns the row of a cell that is not a finite number."""
     import pyarrow.compute
 

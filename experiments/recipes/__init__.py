@@ -8,6 +8,7 @@ from experiments.errors import choose
 from experiments.recipes import (
     arrays,
     atomic,
+    forecast,
     image,
     language,
     listops,
@@ -29,7 +30,7 @@ PRESETS = {
 }
 FAMILIES = (
     *(paths, listops, text, image, pixels, speech, atomic, segmentation, pendulum, language),
-    arrays,
+    *(arrays, forecast),
 )
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe for family in FAMILIES for recipe in family.ROWS

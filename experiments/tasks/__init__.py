@@ -25,6 +25,7 @@ from experiments.tasks.pixels import (
 )
 from experiments.tasks.pretraining import Objective as Objective
 from experiments.tasks.pretraining import Pretraining as Pretraining
+from experiments.tasks.series.task import Forecast as Forecast
 from experiments.tasks.speech.task import Speech
 from experiments.tasks.text import Papers, Reviews
 
@@ -54,6 +55,7 @@ TASKS: dict[str, type[Task]] = {
     "wikitext103": WikiText103,
     "chars": Chars,
     "arrays": Arrays,
+    "forecast": Forecast,
 }
 
 

@@ -10,6 +10,7 @@ To start a run from a notebook::
 
 from experiments.training.evaluation import evaluate_run as evaluate_run
 from experiments.training.export import export_run as export_run
+from experiments.training.forecasting import ForecastStream as ForecastStream
 from experiments.training.generation import Sampling as Sampling
 from experiments.training.generation import generate as generate
 from experiments.training.loop import fit as fit

@@ -1,8 +1,12 @@
-"""Plot of the learning curves of a run."""
+"""Plots of the learning curves of a run, and of forecasts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.training.forecasting import Outlook
 from experiments.training.metrics import read_rows
+
+MAX_PANELS = 12
 
 
 def plot_learning_curves(workdir: Path, *, metric: str) -> Path:
@@ -29,3 +33,30 @@ def plot_learning_curves(workdir: Path, *, metric: str) -> Path:
     path = workdir / "learning_curves.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def plot_forecasts(outlooks: Sequence[Outlook], targets: Sequence[str], path: Path) -> None:
+    """Plots context, truth if there is any, forecast and interval, for the first dozen series.
+
+    Args:
+        outlooks: the forecasts.
+        targets: the names of their targets.
+        path: the picture to write, of a format that Matplotlib knows.
+    """
+    from matplotlib.figure import Figure  # slow to import
+
+    panels = [(outlook, j) for outlook in outlooks for j in range(len(targets))][:MAX_PANELS]
+    figure = Figure(figsize=(9, 2.5 * len(panels)), layout="constrained")
+    axes_of = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axes, (outlook, j) in zip(axes_of, panels, strict=True):
+        mean, low, high = outlook.interval
+        axes.plot(outlook.past_times, outlook.past[:, j], color="0.4", label="context")
+        if outlook.truth is not None:
+            axes.plot(outlook.times, outlook.truth[:, j], color="0.1", label="truth")
+        axes.plot(outlook.times, mean[:, j], color="C0", label="forecast")
+        if low is not None and high is not None:
+            band = {"color": "C0", "alpha": 0.2, "label": "quantiles 0.1 to 0.9"}
+            axes.fill_between(outlook.times, low[:, j], high[:, j], **band)
+        axes.set_ylabel(f"{outlook.group} {targets[j]}".strip())
+        axes.legend(loc="upper left")
+    figure.savefig(path, dpi=120)
