@@ -1,11 +1,16 @@
-"""A task that takes a second."""
+"""A task that takes a second, and the folder of a run that was not trained."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
+from flax import nnx
 
+import s5jax
+from experiments.config import Config
 from experiments.data.sources import DataOptions, Source
-from experiments.tasks import Task
+from experiments.tasks import Task, get_task
 from experiments.tasks._task import measure_classification
 
 
@@ -50,3 +55,17 @@ class ToyTask(Task):
 
     def measure(self, outputs, batch):
         return measure_classification(outputs, batch["label"])
+
+
+def finish(config: Config, folder: Path) -> Path:
+    """A folder as a finished run leaves it, with a model that was not trained."""
+    task = get_task(config.task)(config.data)
+    model = s5jax.Pipeline(config.model.build(task, rngs=nnx.Rngs(0)), task.preprocessing)
+    record = {**config.to_dict(), "fingerprint": task.fingerprint(seed=config.seed)}
+    record["resolved_data"] = dataclasses.asdict(task.options)
+    (folder / "config.json").write_text(json.dumps(record))
+    results = {"task": config.task, "model": config.model.name, "preset": "smoke", "seed": 0}
+    results |= {"validation": {}, "test": {}, "wall_s": 0.0, "device": "1 x cpu", "commit": None}
+    (folder / "results.json").write_text(json.dumps(results))
+    s5jax.save(model, folder / "model")
+    return folder

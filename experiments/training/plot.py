@@ -58,5 +58,5 @@ def plot_forecasts(outlooks: Sequence[Outlook], targets: Sequence[str], path: Pa
             band = {"color": "C0", "alpha": 0.2, "label": "quantiles 0.1 to 0.9"}
             axes.fill_between(outlook.times, low[:, j], high[:, j], **band)
         axes.set_ylabel(f"{outlook.group} {targets[j]}".strip())
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=120)

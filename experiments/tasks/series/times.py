@@ -120,9 +120,7 @@ def find_step(times: np.ndarray, starts: np.ndarray) -> Step:
     inside = np.setdiff1d(np.arange(1, len(times)), starts)
     steps = (elapsed(times)[inside] - elapsed(times)[inside - 1]) if len(inside) else np.ones(1)
     length = float(np.median(steps))
-    if np.allclose(steps, length, rtol=1e-6, atol=0):
-        return Step(length, 0, uniform=True)
-    if times.dtype.kind == "M":
+    if times.dtype.kind == "M" and len(inside) and length >= 28 * DAY:
         months = times.astype("datetime64[M]")
         within = times - months
         left = (months + 1).astype(times.dtype) - times
@@ -130,7 +128,7 @@ def find_step(times: np.ndarray, starts: np.ndarray) -> Step:
         if (advance == advance[0]).all() and advance[0] > 0:
             if (within == within[0]).all() or (left == left[0]).all():
                 return Step(length, int(advance[0]), uniform=True)
-    return Step(length, 0, uniform=False)
+    return Step(length, 0, uniform=bool(np.allclose(steps, length, rtol=1e-6, atol=0)))
 
 
 def season_of(step: Step) -> int:

@@ -26,6 +26,7 @@ ALL_TASKS = sorted({task for task, _, _ in RECIPES})
 KINDS = (
     "arrays",
     "chars",
+    "forecast",
     "listops",
     "pathfinder_segmentation_128",
     "pendulum",

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
+from toys import finish
 
 import s5jax
 from experiments import predict as predict_module
-from experiments.config import Config, read_config
+from experiments.config import read_config
 from experiments.config.models import GRUOptions, ModelOptions
 from experiments.errors import UsageError
 from experiments.recipes import get_recipe
@@ -30,19 +30,6 @@ from experiments.training.setup import make_setup
 N, L = 24, 12
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, L, 1))
-
-
-def finish(config: Config, folder: Path) -> Path:
-    """A folder as a finished run leaves it, with a model that was not trained."""
-    task = get_task(config.task)(config.data)
-    model = s5jax.Pipeline(config.model.build(task, rngs=nnx.Rngs(0)), task.preprocessing)
-    record = {**config.to_dict(), "fingerprint": task.fingerprint(seed=config.seed)}
-    (folder / "config.json").write_text(json.dumps(record))
-    results = {"task": config.task, "model": config.model.name, "preset": "smoke", "seed": 0}
-    results |= {"validation": {}, "test": {}, "wall_s": 0.0, "device": "1 x cpu", "commit": None}
-    (folder / "results.json").write_text(json.dumps(results))
-    s5jax.save(model, folder / "model")
-    return folder
 
 
 @pytest.fixture(scope="module")
