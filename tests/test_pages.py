@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [p for p in (ROOT / "docs").rglob("*.md") if not {"_build", "notebooks"} & set(p.parts)]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(SOURCES)]
 SLOW = {"export.md", "own_data.md", "own_layer.md", "plain_jax.md", "programs.md", "pytorch.md"}
-SLOW |= {"pretrained.md", "saving.md", "sequences.md", "streaming.md"}
+SLOW |= {"forecasting.md", "pretrained.md", "saving.md", "sequences.md", "streaming.md"}
 """Pages whose Python takes more than a few seconds, most of them to compile."""
 NOT_RUN = {"bench", "data prepare"}
 """Commands that take minutes, or need the internet; their flags are read."""
