@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -282,6 +283,14 @@ def test_links(page):
     """Sphinx checks those of all other pages."""
     for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()):
         assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_figures_of_forecasting():
+    page = (ROOT / "docs/forecasting.md").read_text()
+    results = json.loads((ROOT / "results/forecast-s5-cpu-seed0/results.json").read_text())
+    for name in ("mse", "mae", "mse_units", "mae_units"):
+        cells = [f"{results['test'][name + naive]:.3f}" for naive in ("", "_last", "_season")]
+        assert f"| `{name}` | {' | '.join(cells)} |" in page
 
 
 def test_figures_of_pretrained_models():

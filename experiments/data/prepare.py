@@ -128,6 +128,21 @@ WIKITEXT = Copied(
 )
 
 
+INFORMER = {
+    **{f"ett{name.lower()}": f"ETT{name}.csv" for name in ("h1", "h2", "m1", "m2")},
+    "weather": "WTH.csv",
+    "ecl": "ECL.csv",
+}
+"""The files of the Informer paper by task."""
+ETT_HINT = "The ETT sets are files of zhouhaoyi/ETDataset on GitHub: download ETT-small"
+INFORMER_HINT = "The set is in the data of zhouhaoyi/Informer2020 on GitHub: download it"
+
+
+def informer(name: str) -> Copied:
+    """Describes one file of the Informer paper."""
+    return Copied("informer", (name,), ETT_HINT if name.startswith("ETT") else INFORMER_HINT)
+
+
 def prepare_copies(files: Copied, data_dir: Path, source: Path | None) -> None:
     """Copies files from an archive or a folder."""
     names = ", ".join(files.names)
@@ -181,6 +196,7 @@ PREPARE: dict[str, Callable[[Path, Path | None], None]] = {
     "retrieval": functools.partial(prepare_copies, AAN),
     **dict.fromkeys(("sc35", "sc10"), prepare_speech),
     "wikitext103": functools.partial(prepare_copies, WIKITEXT),
+    **{task: functools.partial(prepare_copies, informer(name)) for task, name in INFORMER.items()},
 }
 
 

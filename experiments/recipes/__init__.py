@@ -10,6 +10,7 @@ from experiments.recipes import (
     atomic,
     forecast,
     image,
+    informer,
     language,
     listops,
     paths,
@@ -30,7 +31,7 @@ PRESETS = {
 }
 FAMILIES = (
     *(paths, listops, text, image, pixels, speech, atomic, segmentation, pendulum, language),
-    *(arrays, forecast),
+    *(arrays, forecast, informer),
 )
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe for family in FAMILIES for recipe in family.ROWS

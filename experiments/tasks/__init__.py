@@ -25,6 +25,7 @@ from experiments.tasks.pixels import (
 )
 from experiments.tasks.pretraining import Objective as Objective
 from experiments.tasks.pretraining import Pretraining as Pretraining
+from experiments.tasks.series.informer import INFORMER
 from experiments.tasks.series.task import Forecast as Forecast
 from experiments.tasks.speech.task import Speech
 from experiments.tasks.text import Papers, Reviews
@@ -56,6 +57,7 @@ TASKS: dict[str, type[Task]] = {
     "chars": Chars,
     "arrays": Arrays,
     "forecast": Forecast,
+    **INFORMER,
 }
 
 

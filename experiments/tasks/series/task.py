@@ -120,11 +120,17 @@ class Forecast(Task):
         """Number of series that are forecast together."""
         return len(self.options.targets)
 
+    @property
+    def generated(self) -> bool:
+        """Whether the series is generated."""
+        return not self.options.file
+
     @functools.cached_property
     def table(self) -> SeriesTable:
         """The series in the units of the file."""
-        path = self.options.file
-        return read_series(Path(path), self.options) if path else generate_series()
+        if self.generated:
+            return generate_series()
+        return read_series(Path(self.options.file), self.options)
 
     @functools.cached_property
     def parts(self) -> dict[Split, np.ndarray]:
@@ -209,7 +215,7 @@ class Forecast(Task):
     def fingerprint(self, *, seed: int) -> dict[str, Any]:
         """Returns sizes, columns and a digest of the file; nothing for the generated series."""
         del seed
-        if not self.options.file:
+        if self.generated:
             return {}
         table = self.table
         columns = {**table.columns, "times": table.times.view(np.int64), "starts": table.starts}

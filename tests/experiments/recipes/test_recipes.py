@@ -14,6 +14,7 @@ from experiments.data.sources import ArraySource
 from experiments.recipes import FAMILIES, RECIPES, get_recipe
 from experiments.recipes._listing import list_recipes
 from experiments.tasks import TASKS, Task
+from experiments.tasks.series.informer import INFORMER
 from experiments.tasks.speech.task import Speech
 from experiments.training.loop import fit
 from experiments.training.pipeline import make_batches
@@ -37,6 +38,12 @@ REAL = {(task, "s5", "smoke") for task in KINDS} | {("digits", model, "smoke") f
 """The pairs of which the fast tier takes two real steps: each kind of batch, and each model."""
 
 
+WINDOWS = {
+    "x": (("length", "d_input"), np.float32),
+    "observed": (("horizon", 1), bool),
+    **dict.fromkeys(("y", "season"), (("horizon", 1), np.float32)),
+    "last": ((1, 1), np.float32),
+}
 COLUMNS = {
     "image": {"image": ((32, 32), np.uint8)},
     "scifar": {"image": ((32, 32, 3), np.uint8)},
@@ -48,6 +55,7 @@ COLUMNS = {
     "sc35": {"audio": (("length",), np.float32)},
     "sc10": {"audio": (("length",), np.float32)},
     "wikitext103": {"token": (("longer",), np.int32), "length": ((), np.int32)},
+    **dict.fromkeys(INFORMER, WINDOWS),
 }
 """The shapes of what some tasks read from files; labels apart."""
 
@@ -72,6 +80,8 @@ def recipe(own_arrays):
         task = TASKS[key[0]](config.data)
         if key[0] in COLUMNS:
             task.source = lambda split, *, seed: stand_in(key[0], task)
+        if key[0] in INFORMER:
+            task.preprocessing = s5jax.Preprocessing(input_std=np.ones(task.d_input))
         return config, task
 
     return make
@@ -79,11 +89,14 @@ def recipe(own_arrays):
 
 def stand_in(name: str, task: Task) -> ArraySource:
     """Zeros in the form of a task's examples."""
-    sizes = {"length": task.length, "longer": task.length + 1}
+    sizes = {"length": task.length, "longer": task.length + 1, "d_input": task.d_input}
+    sizes["horizon"] = getattr(task.options, "horizon", 0)
     columns = {
         column: np.zeros((64, *(sizes.get(n, n) for n in shape)), dtype)
         for column, (shape, dtype) in COLUMNS[name].items()
     }
+    if "observed" in columns:
+        columns["observed"][:] = True
     if "length" in columns:
         columns["length"] += task.length
     return ArraySource(**columns, label=np.zeros(64, np.int32))
