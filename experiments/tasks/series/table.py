@@ -1,13 +1,14 @@
 """Tables of time series: CSV and Parquet files with a column of times."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data.csv_cells import MISSING
+from experiments.data.csv_cells import MISSING, cell_kind
 from experiments.data.csv_columns import PLURALS
 from experiments.data.csv_files import read_body, read_sample
 from experiments.data.csv_guess import NAMES, guess
@@ -69,7 +70,7 @@ def read_series(path: Path, options: ForecastOptions) -> SeriesTable:
     with blaming_file(path, "table of time series"):
         is_parquet = path.suffix.lower() in PARQUET
         cells = _read_parquet(path) if is_parquet else _read_csv(path, options)
-        time = find_column(cells, "time", options.time) if options.time else _find_time(cells)
+        time = _find_column(cells, "time", options.time) if options.time else _find_time(cells)
         times, zone = _read_times(cells, time)
         groups, codes = _read_groups(cells, options)
         order = np.argsort(codes, kind="stable")
@@ -88,7 +89,8 @@ def _read_csv(path: Path, options: ForecastOptions) -> Cells:
         [sample], delimiter=options.csv.delimiter, decimal=options.csv.decimal, header=1
     )
     names = layout.names or ()
-    if not names or {"time"} & set(_kinds(names)) or not {"text"} & set(_kinds(names)):
+    kinds_of_names = {cell_kind(name, ".") for name in names}
+    if "time" in kinds_of_names or "text" not in kinds_of_names:
         raise UsageError(
             f"{path}: the first line must have the names of the columns, such as time,demand; got "
             f"{shorten(sample.lines[0], 60)!r}. Add such a line."
@@ -111,12 +113,6 @@ def _read_csv(path: Path, options: ForecastOptions) -> Cells:
     return Cells(
         path, columns, kinds, decimal, lambda row: f"{path}, line {find_line(row)}", remark
     )
-
-
-def _kinds(names: Sequence[str]) -> list[str]:
-    from experiments.data.csv_cells import cell_kind
-
-    return [cell_kind(name, ".") for name in names]
 
 
 def _read_parquet(path: Path) -> Cells:
@@ -142,7 +138,7 @@ def _read_parquet(path: Path) -> Cells:
     return Cells(path, columns, kinds, ".", lambda row: f"{path}, row {row + 1}", remark)
 
 
-def find_column(cells: Cells, role: str, name: str) -> str:
+def _find_column(cells: Cells, role: str, name: str) -> str:
     """Returns the name of a column that a user chose.
 
     Raises:
@@ -183,7 +179,7 @@ def _read_times(cells: Cells, name: str) -> tuple[np.ndarray, str]:
     import pyarrow as pa
 
     column = cells.columns[name]
-    if cells.kinds[name] == "number":
+    if cells.kinds[name] == "number" and not _is_compact_date(column):
         times = _read_numbers(cells, name)
         _refuse_missing(cells, name, np.isnan(times))
         return times, ""
@@ -194,6 +190,16 @@ def _read_times(cells: Cells, name: str) -> tuple[np.ndarray, str]:
     texts = [str(cell or "").strip(' \t\xa0"') for cell in column.to_pylist()]
     _refuse_missing(cells, name, np.array([cell.lower() in MISSING for cell in texts]))
     return parse_times(texts, cells.place)
+
+
+def _is_compact_date(column: Any) -> bool:
+    """Whether numbers as text are dates such as 20260131."""
+    import pyarrow as pa
+
+    date = "(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])"
+    return pa.types.is_string(column.type) and all(
+        re.fullmatch(date, cell.strip(' "')) for cell in column.to_pylist()
+    )
 
 
 def _refuse_missing(cells: Cells, name: str, missing: np.ndarray) -> None:
@@ -209,7 +215,7 @@ def _read_groups(cells: Cells, options: ForecastOptions) -> tuple[tuple[str, ...
     if not options.group:
         n = len(next(iter(cells.columns.values())))
         return ("",), np.zeros(n, int)
-    column = cells.columns[find_column(cells, "group", options.group)]
+    column = cells.columns[_find_column(cells, "group", options.group)]
     names = ["" if cell is None else str(cell).strip(' "') for cell in column.to_pylist()]
     codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
     return tuple(codes), np.array([codes[name] for name in names])
@@ -250,8 +256,8 @@ def _choose_columns(
     cells: Cells, options: ForecastOptions, *, exclude: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Returns the targets, then the columns that are known in advance."""
-    known = tuple(find_column(cells, "known", name) for name in options.known)
-    targets = tuple(find_column(cells, "targets", name) for name in options.targets)
+    known = tuple(_find_column(cells, "known", name) for name in options.known)
+    targets = tuple(_find_column(cells, "targets", name) for name in options.targets)
     both = [name for name in targets if name in (*known, *exclude)]
     both += [name for name in known if name in exclude]
     if both:
@@ -277,7 +283,8 @@ def _choose_columns(
 
 def _is_row_number(cells: Cells, name: str) -> bool:
     """Whether a column without a name counts rows, as pandas writes it."""
-    return name in ("column 1", "Unnamed: 0", "__index_level_0__")
+    unnamed = name in ("column 1", "Unnamed: 0", "__index_level_0__")
+    return unnamed and bool((np.diff(_read_numbers(cells, name)) == 1).all())
 
 
 def _read_numbers(cells: Cells, name: str) -> np.ndarray:

@@ -78,9 +78,10 @@ class Forecast(Task):
             season=options.season or season_of(self.step),
             gaps="dt" if options.gaps == "auto" and not self.step.uniform else options.gaps,
         )
+        sizes = {f"n_{split}": len(self._origins(split)) for split in self.parts}
+        self._check_columns()
         self.calendar = calendar_of(table.times[self.parts["train"]], self.step)
         self._set_sizes()
-        sizes = {f"n_{split}": len(self.source(split, seed=0)) for split in self.parts}
         self.options = dataclasses.replace(options, **sizes)
 
     @classmethod
@@ -142,7 +143,7 @@ class Forecast(Task):
         """Mean and deviation of each column in the training part, and its step as a unit."""
         options, rows = self.options, self.parts["train"]
         moments = {
-            name: self._moments(name, self.table.columns[name][rows])
+            name: _moments(self.table.columns[name][rows])
             for name in (*options.targets, *options.known)
         }
         mean, std = np.array([moments[name] for name in options.targets]).T
@@ -158,16 +159,16 @@ class Forecast(Task):
             features=self._features(),
         )
 
-    def _moments(self, name: str, values: np.ndarray) -> tuple[float, float]:
-        known = values[~np.isnan(values)]
-        if not len(known):
-            raise UsageError(
-                f"{self.options.file}: column `{name}` has no value in the training part, the "
-                f"first {self.options.shares[0]:g} of the times. Leave it out of "
-                "--data.targets and --data.known, or change --data.shares."
-            )
-        mean, std = float(known.mean()), float(known.std())
-        return mean, std if std > 1e-12 * abs(mean) else 1.0  # a constant is not scaled
+    def _check_columns(self) -> None:
+        """Raises a UsageError unless each column has a value in the training part."""
+        rows = self.parts["train"]
+        for name in (*self.options.targets, *self.options.known):
+            if np.isnan(self.table.columns[name][rows]).all():
+                raise UsageError(
+                    f"{self.options.file}: column `{name}` has no value in the training part, the "
+                    f"first {self.options.shares[0]:g} of the times. Leave it out of "
+                    "--data.targets and --data.known, or change --data.shares."
+                )
 
     @functools.cached_property
     def series(self) -> Prepared:
@@ -208,9 +209,11 @@ class Forecast(Task):
     def source(self, split: Split, *, seed: int) -> Windows:
         """Returns the windows of a split, which are the same for every seed."""
         del seed
-        o = self.options
-        origins = find_origins(o, self.table, self.series, self.parts, split)
+        o, origins = self.options, self._origins(split)
         return Windows(self.series, origins, context=o.context, horizon=o.horizon, season=o.season)
+
+    def _origins(self, split: Split) -> np.ndarray:
+        return find_origins(self.options, self.table, self.parts, split)
 
     def fingerprint(self, *, seed: int) -> dict[str, Any]:
         """Returns sizes, columns and a digest of the file; nothing for the generated series."""
@@ -288,6 +291,12 @@ class Forecast(Task):
         """Computes means over all observed values of the split."""
         sums = {"loss": means["total"], **{name: means[name] for name in ERRORS}}
         return {name: float(value / means["count"]) for name, value in sums.items()}
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Returns mean and deviation of the values that are not missing."""
+    mean, std = float(np.nanmean(values)), float(np.nanstd(values))
+    return mean, std if std > 1e-12 * abs(mean) else 1.0  # a constant is not scaled
 
 
 def _fill(values: np.ndarray, given: np.ndarray, starts: np.ndarray) -> np.ndarray:

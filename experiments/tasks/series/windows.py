@@ -98,7 +98,6 @@ def split_rows(table: SeriesTable, shares: tuple[float, float, float]) -> dict[S
 def find_origins(
     options: ForecastOptions,
     table: SeriesTable,
-    series: Prepared,
     parts: Mapping[Split, np.ndarray],
     split: Split,
 ) -> np.ndarray:
@@ -109,7 +108,8 @@ def find_origins(
     """
     context, horizon, starts = options.context, options.horizon, table.starts
     inside = np.concatenate([[0], np.cumsum(parts[split])])
-    seen = np.concatenate([[0], np.cumsum(series.observed.any(axis=1))])
+    values = np.stack([table.columns[name] for name in options.targets])
+    seen = np.concatenate([[0], np.cumsum(~np.isnan(values).all(axis=0))])
     found = []
     for start, end in itertools.pairwise(starts):
         origins = np.arange(start + context, end - horizon + 1, options.stride)

@@ -73,6 +73,15 @@ def test_windows_are_split_in_time(make):
         np.testing.assert_array_equal(season, y - 4)
 
 
+def test_changed_data_are_standardised_as_in_training(make):
+    """As ``evaluate --on-changed-data=use`` does."""
+    task = make(RAMP)
+    task.preprocessing = dataclasses.replace(
+        task.preprocessing, input_mean=(10.0, 0.0, 0.0, 0.0), input_std=(2.0, 1.0, 1.0, 1.0)
+    )
+    assert whole(task, "test")["y"][0, 0, 0] == (80 - 10) / 2
+
+
 def test_a_season_shorter_than_the_horizon_repeats(make):
     batch = whole(make({"a": np.arange(N) % 2}, season=2), "test")
     np.testing.assert_allclose(batch["season"], batch["y"], atol=1e-6)
@@ -171,6 +180,7 @@ def test_groups_share_the_times_of_the_splits(tmp_path):
             "the test part must be at least as long as --data.horizon, 7 steps; got 6 rows (0.2 of "
             "30 times). Shorten the windows, or change --data.shares.",
         ),
+        ({"a": np.arange(1)}, {}, "the train part must be at least as long as --data.context plus"),
         (
             {"a": np.arange(20)},
             {"context": 10},

@@ -38,6 +38,7 @@ def read(folder: Path, text: str | bytes, **options) -> SeriesTable:
         ",time,a\n0,2026-01-01,1.5\n1,2026-01-02,2.5\n2,2026-01-03,3.5\n",
         "time,a,who\n2026-01-01,1.5,x\n2026-01-02,2.5,y\n2026-01-03,3.5,x\n",
         "time,a\n01.01.2026 00:00,1.5\n02.01.2026 00:00,2.5\n03.01.2026 00:00,3.5\n",
+        ",time,a\n5,2026-01-01,1.5\n6,2026-01-02,2.5\n7,2026-01-03,3.5\n",
         "time,a\n2026/01/01 12:00 AM,1.5\n2026/01/02 12:00 AM,2.5\n2026/01/03 12:00 AM,3.5\n",
     ],
 )
@@ -63,6 +64,13 @@ def test_missing_values_percents_and_time_zones(tmp_path):
     assert str(table.times[0]) == "2026-01-01T00:00:00.000000"
     for name, expected in {"a": [np.nan, 2], "b": [0.05, np.nan], "c": [np.nan, 1000]}.items():
         np.testing.assert_array_equal(table.columns[name], expected)
+
+
+def test_compact_dates_and_unnamed_columns(tmp_path):
+    table = read(tmp_path, "time,a\n20260101,1.5\n20260102,2.5\n", time="time")
+    assert table.times.tolist() == DAYS[:2].tolist()
+    table = read(tmp_path, ",time\n3,2026-01-01\n5,2026-01-02\n")
+    assert table.columns["column 1"].tolist() == [3, 5], "no numbers of rows"
 
 
 def test_series_of_a_group_are_stored_one_after_another(tmp_path):
