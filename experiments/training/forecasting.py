@@ -11,7 +11,7 @@ from flax import nnx
 
 from experiments.config import read_resolved_config
 from experiments.data.sources import DEFAULT_PATHS
-from experiments.errors import UsageError, blaming_options
+from experiments.errors import UsageError, blaming_options, suggest
 from experiments.files import user_path
 from experiments.tasks import Forecast
 from experiments.tasks.series.losses import Interval, interval_of
@@ -267,12 +267,14 @@ class ForecastStream:
         """Reads a row, and forecasts the steps after it.
 
         Args:
-            row: the time and the values by name of column; missing values may be left out.
+            row: the time and the values by name of column; missing values may be left out. A stream
+                is one series: a table of several takes a stream for each.
             future: the times and the columns known in advance of the steps to forecast. Without
                 such columns it may be left out; the usual time step then continues.
 
         Raises:
-            UsageError: if the times do not increase, or ``future`` has another length.
+            UsageError: if a name is unknown, the times do not increase, or ``future`` has another
+                length.
         """
         options = self.task.options
         if len(future) != options.horizon and (future or options.known):
@@ -297,6 +299,15 @@ class ForecastStream:
 
     def _make_table(self, rows: Sequence[Mapping[str, Any]]) -> SeriesTable:
         options = self.task.options
+        valid = (options.time, *options.targets, *options.known)
+        for row in rows:
+            unknown = [name for name in row if name not in valid]
+            if unknown or options.time not in row:
+                raise UsageError(
+                    f"ForecastStream: a row must have the time as {options.time!r}, and values of "
+                    f"{', '.join(valid[1:])}; got {', '.join(map(repr, row))}."
+                    f"{suggest(unknown[0], valid) if unknown else ''}"
+                )
         times, zone = np.array([row[options.time] for row in rows]), ""
         if times.dtype.kind == "U":
             times, zone = parse_times(times.tolist(), lambda i: f"ForecastStream, row {i + 1}")

@@ -213,5 +213,9 @@ def test_refused_rows_of_a_stream(run, finished):
     stream.step({"time": datetime.datetime(2026, 1, 2), "a": 1.0})
     with pytest.raises(UsageError, match=r"times must increase from row to row; got 2026-01-02 0"):
         stream.step({"time": "2026-01-01", "a": 1.0})
+    with pytest.raises(UsageError, match=r"as 'time', and values of a; got 'time', 'A'\. Did you"):
+        stream.step({"time": "2026-01-03", "A": 1.0})
+    with pytest.raises(UsageError, match=r"a row must have the time as 'time', .* got 'a'\.$"):
+        stream.step({"a": 1.0})
     with pytest.raises(UsageError, match="has the task toy; a stream of forecasts needs one"):
         ForecastStream(finished)
