@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import jax
 import tyro
@@ -17,7 +17,7 @@ from experiments.config.strict import RENAMED
 from experiments.data.sources import DATA_DIR, DataOptions, Split
 from experiments.devices.distributed import connect
 from experiments.errors import UsageError, blaming_options, suggest
-from experiments.recipes import PRESETS, RECIPES, get_recipe
+from experiments.recipes import OF_DATA_SETS, PRESETS, RECIPES, find_recipe, get_recipe
 from experiments.tasks import TASKS, Objective
 
 Chosen = TypeVar("Chosen", bound="Selection")
@@ -279,10 +279,22 @@ def _parse(
         more = "--task=NAME --help also shows the options of its data, model and training."
         read(selection_type, args=["--help"], description=text + more)
     default = defaults(selection)
+    if selection.task in {key[0] for key in OF_DATA_SETS}:
+        flags, _ = read(type(default), args=selecting, default=default)
+        default = _use_data_set(default, flags)
     flags, unknown = read(type(default), args=args, default=default)
     if unknown:
         raise UsageError(_explain_unknown(unknown[0], default))
     return flags
+
+
+def _use_data_set(default: Flags, flags: Any) -> Flags:
+    """Replaces the defaults by those of the recipe for the data set that the flags choose."""
+    config = flags.recipe()
+    recipe = find_recipe(config.task, config.model.name, config.preset, flags.data.data_set)
+    assert recipe is not None, "the task has one"
+    sections = {name: getattr(recipe.config, name) for name in SECTIONS if hasattr(default, name)}
+    return dataclasses.replace(cast(Any, default), **sections)
 
 
 def _rename(arg: str) -> str:

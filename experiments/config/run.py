@@ -183,8 +183,9 @@ class Config:
     @property
     def run_name(self) -> str:
         """The name of the run, and of its folder unless the user chooses one."""
-        parts = (self.task, self.model.name, self.preset, self.pretrain, f"seed{self.seed}")
-        return "-".join(part for part in parts if part is not None)
+        of_task = (self.task, self.data.data_set, self.model.name)
+        parts = (*of_task, self.preset, self.pretrain, f"seed{self.seed}")
+        return "-".join(part for part in parts if part)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -177,6 +177,37 @@ def prepare_speech(data_dir: Path, source: Path | None) -> None:
     print(f"Wrote {folder}: {n:,} clips.")
 
 
+ARCHIVES = {
+    "uea": "a set of the UEA or UCR archive: download https://timeseriesclassification.com/"
+    "aeon-toolkit/NAME.zip",
+    "tser": "a set of the TSER archive: download it from http://tseregression.org",
+}
+"""Where the sets of an archive come from, by task."""
+
+
+def prepare_archive(task: str, data_dir: Path, source: Path | None) -> None:
+    """Copies all sets that have both files, ``NAME_TRAIN.ts`` and ``NAME_TEST.ts``."""
+    if source is None:
+        raise UsageError(
+            f"NAME_TRAIN.ts and NAME_TEST.ts are {ARCHIVES[task]} yourself, and set --source to "
+            "the file, or to a folder with such files."
+        )
+
+    def place(path: PurePosixPath) -> str | None:
+        match = re.fullmatch(r"(\w[\w.-]*)_(TRAIN|TEST)\.ts", path.name)
+        return f"{match[1]}/{path.name}" if match else None
+
+    copied = set(_copy(source, data_dir / task, place))
+    names = sorted({str(PurePosixPath(to).parent) for to in copied})
+    for name in names:
+        for part in ("TRAIN", "TEST"):
+            if f"{name}/{name}_{part}.ts" not in copied:
+                raise UsageError(f"{source} does not hold {name}_{part}.ts: get the whole set.")
+    if not names:
+        raise UsageError(f"{source} does not hold NAME_TRAIN.ts and NAME_TEST.ts files.")
+    print(f"Wrote {data_dir / task}: {', '.join(names)}.")
+
+
 def _copy(source: Path, folder: Path, place: Callable[[PurePosixPath], str | None]) -> list[str]:
     """Copies the files that have a place below a folder; returns these places."""
     copied = []
@@ -197,6 +228,7 @@ PREPARE: dict[str, Callable[[Path, Path | None], None]] = {
     **dict.fromkeys(("sc35", "sc10"), prepare_speech),
     "wikitext103": functools.partial(prepare_copies, WIKITEXT),
     **{task: functools.partial(prepare_copies, informer(name)) for task, name in INFORMER.items()},
+    **{task: functools.partial(prepare_archive, task) for task in ARCHIVES},
 }
 
 

@@ -123,6 +123,11 @@ class DataOptions:
         sizes = {f"n_{split}": self.n_examples(split) for split in get_args(Split)}
         check_positive(self, **sizes)
 
+    @property
+    def data_set(self) -> str:
+        """The name of the data set, for tasks that have several; otherwise empty."""
+        return ""
+
     def n_examples(self, split: Split) -> int:
         """Returns the number of examples of a split."""
         sizes = {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}

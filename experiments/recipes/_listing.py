@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.config.models import MODELS
 from experiments.errors import choose
-from experiments.recipes import FILES, RECIPES
+from experiments.recipes import FILES, OF_DATA_SETS, RECIPES
 from experiments.recipes._recipe import Recipe, known_length
 from experiments.tasks import TASKS
 
@@ -24,7 +24,7 @@ def list_recipes(task: str | None = None, model: str | None = None) -> list[dict
             choose(kind, name, table)
     return [
         _row(recipe)
-        for key, recipe in RECIPES.items()
+        for key, recipe in (RECIPES | OF_DATA_SETS).items()
         if task in (None, key[0]) and model in (None, key[1])
     ]
 

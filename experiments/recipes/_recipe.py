@@ -50,7 +50,9 @@ class Recipe:
     @property
     def deviation(self) -> float | None:
         """The standard deviation over seeds of the published value, if it is known."""
-        return None if self.published is None else DEVIATIONS.get(self.key[:2])
+        subject = self.config.data.data_set or self.config.task
+        known = DEVIATIONS.get((subject, self.config.model.name))
+        return None if self.published is None else known
 
 
 def paper(

@@ -4,6 +4,7 @@ from experiments.errors import choose
 from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Task as Task
 from experiments.tasks._task import decimate as decimate
+from experiments.tasks.archives.task import TSER, UEA
 from experiments.tasks.arrays.task import Arrays
 from experiments.tasks.atomic.task import ATOMIC
 from experiments.tasks.language.chars import Chars
@@ -55,6 +56,8 @@ TASKS: dict[str, type[Task]] = {
     "pendulum": Pendulum,
     "wikitext103": WikiText103,
     "chars": Chars,
+    "uea": UEA,
+    "tser": TSER,
     "arrays": Arrays,
     "forecast": Forecast,
     **INFORMER,

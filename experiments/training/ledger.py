@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.errors import UsageError
-from experiments.recipes import RECIPES, Recipe
+from experiments.recipes import Recipe, find_recipe
 from experiments.records import Results, read_results
 from experiments.tasks import get_task
 from experiments.training.display import duration
@@ -35,17 +35,17 @@ def read_ledger(folder: Path) -> list[Results]:
 
 
 def make_table(runs: Iterable[Results]) -> str:
-    """Formats a Markdown table with a row for each task, model, preset and hardware.
+    """Formats a Markdown table with a row for each task, data set, model, preset and hardware.
 
     Test values are means over seeds, with their standard deviation if there are several. Only rows
     of the preset ``paper`` have a published value, because other presets are other problems. The
     difference is ours minus published, in units of the combined standard deviation. A figure of at
     least three seeds is reproduced if it is at most two units worse.
     """
-    keys = ("task", "model", "preset", "device")
+    keys = ("task", "data_set", "model", "preset", "device")
 
     def key(run: Results) -> tuple[str, ...]:
-        return tuple(run[name] for name in keys)
+        return tuple(run.get(name, "") for name in keys)
 
     groups = itertools.groupby(sorted(runs, key=key), key)
     rows = [HEADER, ["---"] * len(HEADER), *(_row(list(group)) for _, group in groups)]
@@ -72,10 +72,11 @@ def _row(runs: Sequence[Results]) -> Sequence[str]:
     task = get_task(first["task"])
     metric = first.get("metric", task.metric)  # missing in early runs
     values = [run["test"][metric] for run in runs]
-    recipe = RECIPES.get((first["task"], first["model"], first["preset"]))
+    data_set = first.get("data_set", "")
+    recipe = find_recipe(first["task"], first["model"], first["preset"], data_set)
     published = recipe if recipe is not None and first["preset"] == "paper" else None
     return (
-        first["task"],
+        " ".join(filter(None, (first["task"], data_set))),
         first["model"],
         first["preset"],
         metric,

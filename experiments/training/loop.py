@@ -24,7 +24,7 @@ from experiments.devices.distributed import (
 from experiments.devices.mesh import make_mesh
 from experiments.errors import InterruptedRun, RunError, UsageError, blaming_options
 from experiments.files import user_path
-from experiments.recipes import RECIPES
+from experiments.recipes import recipe_of
 from experiments.records import (
     Results,
     describe_changed_environment,
@@ -326,7 +326,7 @@ class _Run:
     def compare_with_published(self, value: float) -> None:
         """Compares the run with the published figure of this epoch, if there is one."""
         config, task = self.setup.config, self.setup.task
-        row = RECIPES.get((config.task, config.model.name, config.preset))
+        row = recipe_of(config)
         if config.pretrain is not None:
             return
         since = self.step - config.train.eval_every
@@ -365,6 +365,7 @@ class _Run:
         test = evaluate(self.setup, leaves, "test", between=self.check_interrupt)
         results = {
             "task": config.task,
+            **({"data_set": config.data.data_set} if config.data.data_set else {}),
             "model": config.model.name,
             "preset": config.preset,
             "seed": config.seed,

@@ -12,7 +12,7 @@ from flax import nnx
 from experiments.config import Config, differences
 from experiments.errors import UsageError
 from experiments.files import replacing
-from experiments.recipes import get_recipe
+from experiments.recipes import get_recipe, recipe_of
 from experiments.records import Results, read_json, write_json
 from experiments.training.finished import load_run
 
@@ -134,7 +134,8 @@ def make_card(name: str, config: Config, results: Results, model: nnx.Module) ->
 
 def train_command(config: Config) -> str:
     """Returns the command that trains a configuration: its recipe and what differs from it."""
-    recipe = get_recipe(config.task, config.model.name, config.preset)
+    row = recipe_of(config)
+    recipe = row.config if row else get_recipe(config.task, config.model.name, config.preset)
     chosen = {"task": config.task, "model": config.model.name, "preset": config.preset}
     changed = {name: new for name, (_, new) in differences(recipe, config).items()}
     changed.pop("init_sha256", None)  # follows from the model
