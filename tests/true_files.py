@@ -77,12 +77,30 @@ def write_aan(folder: Path, n: int = 80) -> Path:
     return folder
 
 
+def write_archive_set(folder: Path, name: str, *, values: bool = False, n: int = 80) -> Path:
+    """A set of two dimensions and 64 steps, with two classes or with values."""
+    draw = np.random.default_rng(0)
+    for part in ("TRAIN", "TEST"):
+        kind = "@targetlabel true" if values else "@classLabel true left right"
+        lines = [f"# {name}", f"@problemName {name}", "@dimensions 2", kind, "@data"]
+        for i in range(n):
+            dimensions = [",".join(f"{x:.4f}" for x in draw.normal(size=64)) for _ in range(2)]
+            lines.append(
+                ":".join([*dimensions, f"{i / 2}" if values else ("left", "right")[i % 2]])
+            )
+        (folder / f"{name}_{part}.ts").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 def prepare_all(data_dir: Path, source: Path) -> None:
     """Every data set, small, as tasks read them."""
     prepare_dataset("image", data_dir, write_cifar_archive(source))
     prepare_dataset("smnist", data_dir, write_mnist(_folder(source / "mnist"), packed=True))
     prepare_dataset("text", data_dir, write_imdb(source))
     prepare_dataset("retrieval", data_dir, write_aan(_folder(source / "aan")))
+    prepare_dataset("uea", data_dir, write_archive_set(_folder(source / "uea"), "Sides"))
+    values = write_archive_set(_folder(source / "tser"), "Values", values=True)
+    prepare_dataset("tser", data_dir, values)
 
 
 def _folder(path: Path) -> Path:

@@ -8,7 +8,7 @@ References:
     Smith et al., "Simplified State Space Layers" (S5), 2023, https://arxiv.org/abs/2208.04933.
     Gu et al., "S4D", 2022, https://arxiv.org/abs/2206.11893 (with the second version of S4).
     Orvieto et al., "LRU", 2023, https://arxiv.org/abs/2303.06349.
-    Rusch and Rus, "LinOSS", 2024, https://arxiv.org/abs/2410.03943 (the UEA archive).
+    Rusch and Rus, "LinOSS", 2025, https://arxiv.org/abs/2410.03943 (the UEA archive).
 """
 
 DEVIATIONS: dict[tuple[str, str], float] = {

@@ -34,6 +34,7 @@ def _row(recipe: Recipe) -> dict[str, Any]:
     config = recipe.config
     return {
         "task": task,
+        "set": config.data.data_set,
         "model": model,
         "preset": preset,
         "length": known_length(config),

@@ -45,7 +45,7 @@ BIDMC32HR, BIDMC32RR and BIDMC32SpO2, and any other set of ``tser``. Not kept: t
 halves every 100 of 500 epochs; here it follows a cosine over the same 500 epochs of 7,949 series.
 
 References:
-    Rusch and Rus, "LinOSS", 2024, https://arxiv.org/abs/2410.03943.
+    Rusch and Rus, "LinOSS", 2025, https://arxiv.org/abs/2410.03943.
     Walker et al., "Log-NCDE", 2024, https://arxiv.org/abs/2402.18512.
     Gu et al., "S4D", 2022, https://arxiv.org/abs/2206.11893.
 """

@@ -8,7 +8,7 @@ depending on set and model. The permutation of a seed is not that of the publish
 References:
     Walker et al., "Log Neural Controlled Differential Equations: The Lie Brackets Make a
     Difference", 2024, https://arxiv.org/abs/2402.18512 (the protocol).
-    Rusch and Rus, "Oscillatory State-Space Models" (LinOSS), 2024,
+    Rusch and Rus, "Oscillatory State-Space Models" (LinOSS), 2025,
     https://arxiv.org/abs/2410.03943.
     Bagnall et al., "The UEA Multivariate Time Series Classification Archive", 2018,
     https://arxiv.org/abs/1811.00075.

@@ -13,7 +13,7 @@ from experiments.cli.runs import parse_train
 from experiments.config import Config
 from experiments.data import __main__ as data
 from experiments.errors import InterruptedRun, RunError, UsageError
-from experiments.recipes import PRESETS, RECIPES, __main__, get_recipe
+from experiments.recipes import OF_DATA_SETS, PRESETS, RECIPES, __main__, get_recipe
 
 
 def test_help_without_a_task_lists_what_there_is(command):
@@ -249,7 +249,8 @@ def test_recipes_are_listed(command):
 def test_recipes_are_listed_for_machines(command):
     _, out, _ = command(__main__, "--json")
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [(row["task"], row["model"], row["preset"]) for row in rows] == list(RECIPES)
+    keys = [(row["task"], row["model"], row["preset"], row["set"]) for row in rows]
+    assert keys == [*((*key, "") for key in RECIPES), *OF_DATA_SETS]
     assert all(row["source"] for row in rows)
 
 

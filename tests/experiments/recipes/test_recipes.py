@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from true_files import write_archive_set
 
 import s5jax
 from experiments.config import Config
 from experiments.config.models import MODELS
-from experiments.data.sources import ArraySource
+from experiments.data.prepare import prepare_dataset
+from experiments.data.sources import ArraySource, Files
 from experiments.recipes import FAMILIES, RECIPES, get_recipe
 from experiments.recipes._listing import list_recipes
 from experiments.tasks import TASKS, Task
@@ -68,8 +70,18 @@ def own_arrays(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def own_sets(tmp_path_factory):
+    """A folder of data with a set for each task of an archive."""
+    folder = tmp_path_factory.mktemp("sets")
+    for task in ("uea", "tser"):
+        source = tmp_path_factory.mktemp(task)
+        prepare_dataset(task, folder, write_archive_set(source, "Own", values=task == "tser"))
+    return Files(folder)
+
+
 @pytest.fixture
-def recipe(own_arrays):
+def recipe(own_arrays, own_sets):
     """The recipe of a key, and its task; what it reads from files is made up."""
 
     def make(*key: str) -> tuple[Config, Task]:
@@ -77,7 +89,9 @@ def recipe(own_arrays):
         if key[0] == "arrays":
             data = dataclasses.replace(config.data, file=str(own_arrays))
             config = dataclasses.replace(config, data=data)
-        task = TASKS[key[0]](config.data)
+        if key[0] in ("uea", "tser"):
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, name="Own"))
+        task = TASKS[key[0]](config.data, own_sets)
         if key[0] in COLUMNS:
             task.source = lambda split, *, seed: stand_in(key[0], task)
         if key[0] in INFORMER:

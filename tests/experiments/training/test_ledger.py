@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import UsageError
-from experiments.recipes import RECIPES
+from experiments.recipes import OF_DATA_SETS, RECIPES
 from experiments.recipes._deviations import DEVIATIONS
 from experiments.results import main
 from experiments.training.ledger import BEGIN, END, make_table, read_ledger, replace_table
@@ -63,8 +63,25 @@ def test_what_is_reproduced_follows_a_rule(task, values, difference):
 
 
 def test_every_deviation_belongs_to_a_published_figure():
-    for task, model in DEVIATIONS:
-        assert RECIPES[task, model, "paper"].published is not None
+    with_figure = {
+        (recipe.config.data.data_set or recipe.config.task, recipe.config.model.name)
+        for recipe in (RECIPES | OF_DATA_SETS).values()
+        if recipe.published is not None and recipe.config.preset == "paper"
+    }
+    assert DEVIATIONS.keys() <= with_figure
+
+
+def test_sets_of_an_archive_have_rows_of_their_own():
+    common = {"task": "uea", "model": "lru", "preset": "paper"}
+    runs = [
+        run(**common, data_set=name, seed=seed, test={"accuracy": 0.878 + 0.01 * seed})
+        for name in ("EigenWorms", "Own")
+        for seed in range(3)
+    ]
+    rows = [cells(line) for line in make_table(runs).splitlines()[2:]]
+    assert [row[0] for row in rows] == ["uea EigenWorms", "uea Own"]
+    assert [row[4] for row in rows] == ["0.878 ± 0.028", ""]
+    assert rows[0][6].endswith("reproduced")
 
 
 def test_an_easier_problem_is_not_compared_with_the_paper():
