@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.training.seeds import mean_and_deviation
+
 FOLDER = Path(__file__).parents[1] / "results/bench"
 GENERATORS = {
     "pathfinder": "pathfinder_32",
@@ -77,3 +79,19 @@ def readme_rows() -> Iterator[tuple[str, str, str]]:
         (times,) = rows[name]["detail"].values()
         ours, other = map(number, times.values())
         yield ours, other, number(rows[name]["ratio"])
+
+
+def archive_rows() -> Iterator[str]:
+    """A row for each set of an archive: the mean and deviation of the measure for each model."""
+    runs = [json.loads(path.read_text()) for path in (FOLDER.parent / "archives").glob("*/*.json")]
+    for task, data_set in sorted({(run["task"], run["data_set"]) for run in runs}):
+        cells = []
+        for model in ("s5", "lru", "linoss", "gru"):
+            key = (task, data_set, model)
+            values = [
+                run["test"][run["metric"]]
+                for run in runs
+                if (run["task"], run["data_set"], run["model"]) == key
+            ]
+            cells.append(mean_and_deviation(values))
+        yield f"| `{task}` {data_set} | {' | '.join(cells)} |"

@@ -12,7 +12,8 @@ References:
     https://arxiv.org/abs/2410.03943.
     Bagnall et al., "The UEA Multivariate Time Series Classification Archive", 2018,
     https://arxiv.org/abs/1811.00075.
-    Tan et al., "Time Series Extrinsic Regression", 2021, https://arxiv.org/abs/2006.10996.
+    Tan et al., "Monash University, UEA, UCR Time Series Extrinsic Regression Archive", 2020,
+    https://arxiv.org/abs/2006.10996.
 """
 
 import dataclasses
