@@ -32,8 +32,7 @@ PRESETS = {
 }
 FAMILIES = (
     *(paths, listops, text, image, pixels, speech, atomic, segmentation, pendulum, language),
-    *(arrays, forecast, informer),
-    *(archives, arrays),
+    *(archives, arrays, forecast, informer),
 )
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe
