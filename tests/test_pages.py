@@ -308,6 +308,8 @@ def test_figures():
     for row in itertools.chain(figures.model_rows(), figures.pipeline_rows()):
         assert row in page.splitlines(), row
     assert figures.ci_sentence() in " ".join(page.split())
+    archives = (ROOT / "docs/archives.md").read_text().splitlines()
+    assert [row for row in figures.archive_rows() if row not in archives] == []
     readme = (ROOT / "README.md").read_text()
     for ours, other, ratio in figures.readme_rows():
         pattern = rf"\| (S5: )?{ours} m?s \| [^|]*: {other} m?s \| {ratio} \|"

@@ -85,14 +85,10 @@ STACK: dict[str, Any] = {
 GRID = "this library's, from the middle of the grid that LinOSS's repository searches"
 
 
-MIDDLE: dict[str, Any] = {"n_layers": 4, "d_model": 64, "d_state": 64, **STACK}
-"""The middle of the grid."""
-
-
 class Published(NamedTuple):
     """The settings of one model on one set, and its accuracy."""
 
-    accuracy: float
+    accuracy: float | None
     n_layers: int
     d_model: int
     d_state: int
@@ -103,6 +99,7 @@ class Published(NamedTuple):
 
 
 S5 = {
+    "": Published(None, 4, 64, 64, 1e-3, True, {"n_blocks": 4}),
     "EigenWorms": Published(0.811, 2, 128, 256, 1e-3, True, {"n_blocks": 8}),
     "SelfRegulationSCP1": Published(0.899, 4, 16, 64, 1e-4, False, {"n_blocks": 8}),
     "SelfRegulationSCP2": Published(0.505, 2, 64, 256, 1e-4, True, {"n_blocks": 8}),
@@ -111,6 +108,7 @@ S5 = {
     "MotorImagery": Published(0.477, 4, 128, 256, 1e-4, True, {"n_blocks": 4}),
 }
 LRU = {
+    "": Published(None, 4, 64, 64, 1e-3, True),
     "EigenWorms": Published(0.878, 6, 128, 16, 1e-3, True),
     "SelfRegulationSCP1": Published(0.826, 6, 64, 256, 1e-4, True),
     "SelfRegulationSCP2": Published(0.512, 6, 128, 64, 1e-3, False),
@@ -119,6 +117,7 @@ LRU = {
     "MotorImagery": Published(0.484, 6, 64, 256, 1e-3, False),
 }
 LINOSS = {
+    "": Published(None, 4, 64, 64, 1e-3, True),
     "EigenWorms": Published(0.950, 2, 128, 64, 1e-3, True),
     "SelfRegulationSCP1": Published(0.878, 6, 128, 256, 1e-4, True),
     "SelfRegulationSCP2": Published(0.589, 6, 64, 256, 1e-5, True, {"discretization": "imex"}),
@@ -126,12 +125,14 @@ LINOSS = {
     "Heartbeat": Published(0.758, 6, 16, 16, 1e-3, True),
     "MotorImagery": Published(0.600, 2, 128, 16, 1e-5, False),
 }
+"""By set; without a name, the middle of the grid, for any other set."""
 MODELS: tuple[tuple[type[ModelOptions], dict[str, Published], dict[str, Any]], ...] = (
     (S5Options, S5, {"C_init": "lecun_normal", "clip_eigs": True, "dropout": 0.05}),
     (LRUOptions, LRU, {"r_min": 0.0, "r_max": 1.0, "dropout": 0.1}),
     (LinOSSOptions, LINOSS, {"dropout": 0.05}),
 )
-BIDMC = {
+BIDMC: dict[str, dict[str, float]] = {
+    "": {},
     "BIDMC32HR": {"s4": 0.332, "s4d": 0.367},
     "BIDMC32RR": {"s4": 0.247, "s4d": 0.248},
     "BIDMC32SpO2": {"s4": 0.090, "s4d": 0.102},
@@ -153,7 +154,7 @@ def _uea(name: str, model: ModelOptions, lr: float, *, time: bool, **known: Any)
 
 
 def _uea_set(name: str) -> tuple[Recipe, ...]:
-    """Builds the recipes of one set."""
+    """Builds the recipes of one set, or of any other set if it has no name."""
     rows = []
     for options, table, more in MODELS:
         known = table[name]
@@ -163,7 +164,7 @@ def _uea_set(name: str) -> tuple[Recipe, ...]:
             "d_state": known.d_state,
         }
         model = options(**sizes, **STACK, **more, **known.others)
-        source = f"{name}, settings of LinOSS's repository"
+        source = f"{name}, settings of LinOSS's repository" if name else GRID
         rows.append(
             _uea(name, model, known.lr, time=known.time, source=source, published=known.accuracy)
         )
@@ -171,8 +172,8 @@ def _uea_set(name: str) -> tuple[Recipe, ...]:
 
 
 def _tser_set(name: str) -> tuple[Recipe, ...]:
-    """Builds the recipes of one set, or of any set if it has no name."""
-    figures = BIDMC.get(name, {})
+    """Builds the recipes of one set, or of any other set if it has no name."""
+    figures = BIDMC[name]
     row = paper(
         "tser",
         ArchiveOptions(name=name),
@@ -198,23 +199,10 @@ def _cpu(task: str) -> Recipe:
     )
 
 
-UEA = complete(
-    [
-        _uea(
-            "",
-            options(**MIDDLE, **more),
-            1e-3,
-            time=True,
-            source=GRID,
-        )
-        for options, _, more in MODELS
-    ]
-)
-TSER = _tser_set("")
+UEA = {name: _uea_set(name) for name in S5}
+TSER = {name: _tser_set(name) for name in BIDMC}
 ROWS = (
-    *(*UEA, *TSER),
-    *(recipe for name in S5 for recipe in _uea_set(name)),
-    *(recipe for name in BIDMC for recipe in _tser_set(name)),
+    *(recipe for rows in (*UEA.values(), *TSER.values()) for recipe in rows),
     *(_cpu("uea"), _cpu("tser")),
-    *(recipe for rows in (UEA, TSER) for recipe in smoke(rows, ArchiveOptions())),
+    *(recipe for rows in (UEA[""], TSER[""]) for recipe in smoke(rows, ArchiveOptions())),
 )
