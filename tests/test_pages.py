@@ -165,12 +165,13 @@ def test_a_page_that_fails_names_its_line(tmp_path):
 
 def shrink(command: Command) -> list[str]:
     """The arguments of a command, for a run of the preset smoke."""
-    args = [re.sub("-(cpu|paper)-seed", "-smoke-seed", arg) for arg in command.args]
+    run_folder = "-(cpu|paper)(-masked|-causal)?-seed"
+    args = [re.sub(run_folder, r"-smoke\2-seed", arg) for arg in command.args]
     if command.name in ("train", "plan", "data sample") and "--help" not in args:
         args = [arg for arg in args if not arg.startswith("--preset=")] + ["--preset=smoke"]
     if command.name == "train" and "--help" not in args:
         flags = runs.parse_train(args)  # a finished run would only report its results
-        run = f"{flags.task}-{flags.model_name}-smoke-seed{flags.seed}"
+        run = flags.configs()[0].run_name
         shutil.rmtree(flags.workdir or f"runs/{run}", ignore_errors=True)
     return args
 
