@@ -11,6 +11,7 @@ References:
 """
 
 import dataclasses
+from typing import Any
 
 from experiments.config import OptimOptions, TrainOptions
 from experiments.config.models import S5Options
@@ -18,6 +19,13 @@ from experiments.recipes._recipe import Recipe, complete, cpu, paper, smoke
 from experiments.tasks.series.options import ForecastOptions
 
 SOURCE = "this library's, to begin with"
+STACK: dict[str, Any] = {
+    "n_layers": 2,
+    "n_blocks": 1,
+    "norm": "layer",
+    "prenorm": True,
+    "bidirectional": False,
+}
 
 
 def _all_models(recipe: Recipe) -> tuple[Recipe, ...]:
@@ -28,16 +36,7 @@ PAPER = _all_models(
     paper(
         "forecast",
         ForecastOptions(),
-        S5Options(
-            n_layers=2,
-            d_model=128,
-            d_state=64,
-            n_blocks=1,
-            dropout=0.25,
-            norm="layer",
-            prenorm=True,
-            bidirectional=False,
-        ),
+        S5Options(d_model=128, d_state=64, dropout=0.25, **STACK),
         OptimOptions(lr=0.004, ssm_lr=0.001, weight_decay=0.05, warmup_steps=200),
         TrainOptions(steps=5_000, log_every=100, eval_every=250, checkpoint_every=250),
         source=SOURCE,
@@ -46,16 +45,7 @@ PAPER = _all_models(
 CPU = cpu(
     "forecast",
     ForecastOptions(),
-    S5Options(
-        n_layers=2,
-        d_model=32,
-        d_state=32,
-        n_blocks=1,
-        dropout=0.1,
-        norm="layer",
-        prenorm=True,
-        bidirectional=False,
-    ),
+    S5Options(d_model=32, d_state=32, dropout=0.1, **STACK),
     OptimOptions(lr=0.004, ssm_lr=0.001, weight_decay=0.05, warmup_steps=50),
     TrainOptions(steps=600, log_every=50, eval_every=100, checkpoint_every=100),
 )

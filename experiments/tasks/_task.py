@@ -4,7 +4,7 @@ import abc
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,14 @@ class Task(abc.ABC):
         """
         del model
         task = cls(options, files)
+        task.preprocessing = preprocessing
+        return task
+
+    @classmethod
+    def without_data(cls, options: Any, files: Files, preprocessing: s5jax.Preprocessing) -> Self:
+        """Builds a task whose constructor reads data, without them; the caller sets the sizes."""
+        task = cls.__new__(cls)
+        Task.__init__(task, options, files)
         task.preprocessing = preprocessing
         return task
 

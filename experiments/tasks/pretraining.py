@@ -25,7 +25,8 @@ class Pretraining(Task):
         \ell = \tfrac{1}{d} \lVert z_k - u_k \rVert_1 \text{ of numbers.}
 
     The masks of training are new in each epoch; those of an evaluation are the same each time. The
-    token 0 stands for masked tokens, as no sequence has it before its end.
+    token 0 stands for masked tokens. The texts and expressions of the tasks here have it as padding
+    only; in arrays of your own it may also have a meaning.
 
     Args:
         task: the task that provides the inputs.

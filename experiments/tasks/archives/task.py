@@ -82,9 +82,7 @@ class Archive(Task):
         cls, options: Any, files: Files, model: Any, preprocessing: s5jax.Preprocessing
     ) -> "Archive":
         """Builds the task from the model and its preprocessing; needs no training file."""
-        task = cls.__new__(cls)
-        Task.__init__(task, options, files)
-        task.preprocessing = preprocessing
+        task = cls.without_data(options, files, preprocessing)
         task.d_input, task.d_output = model.d_input, model.d_output
         return task
 

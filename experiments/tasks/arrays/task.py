@@ -77,9 +77,7 @@ class Arrays(Task):
         cls, options: Any, files: Files, model: Any, preprocessing: s5jax.Preprocessing
     ) -> "Arrays":
         """Builds the task from the model and its preprocessing; needs no training file."""
-        task = cls.__new__(cls)
-        Task.__init__(task, options, files)
-        task.preprocessing = preprocessing
+        task = cls.without_data(options, files, preprocessing)
         task.d_input, task.d_output = model.d_input, model.d_output
         task.encoder = "linear" if model.encoder == "linear" else "tokens"
         task.head = "label" if isinstance(model, s5jax.SequenceLabeler) else "classify"

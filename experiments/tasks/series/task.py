@@ -90,9 +90,7 @@ class Forecast(Task):
     ) -> "Forecast":
         """Builds the task from its resolved options and preprocessing; needs no training file."""
         del model
-        task = cls.__new__(cls)
-        Task.__init__(task, options, files)
-        task.preprocessing = preprocessing
+        task = cls.without_data(options, files, preprocessing)
         names = (preprocessing.features or ())[2 * len((*options.targets, *options.known)) :]
         task.calendar = tuple(name for name in CALENDAR if f"{name}_sin" in names)
         task._set_sizes()
