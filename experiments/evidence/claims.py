@@ -26,6 +26,8 @@ from experiments.evidence.commands import (
     long_range,
     long_shift,
     noisy,
+    shift_name,
+    short_shift,
     start,
     train,
 )
@@ -173,18 +175,18 @@ DLR = (
     Claim(
         name="dlr-shift",
         paper="DLR",
-        text="shifts are learnt, at 512 and at 4,096 steps: R² of 0.95 after 600 steps",
-        commands=tuple(atomic("shift", length) for length in SHORT),
+        text="shifts are learnt, at 512 and at 4,096 steps: R² of 0.99",
+        commands=tuple(map(short_shift, SHORT)),
         where=TONIGHT,
-        evidence=every(*(reaches(atomic_name("shift", L, "dlr"), 0.95) for L in SHORT)),
+        evidence=every(*(reaches(shift_name(L), 0.99) for L in SHORT)),
     ),
     Claim(
         name="dlr-long-shift",
         paper="DLR",
         text="shifts of up to half a million steps are learnt: R² of 0.99",
-        commands=tuple(long_shift(length) for length in LONG),
+        commands=tuple(map(long_shift, LONG)),
         where=GPU,
-        evidence=every(*(reaches(f"long-shift-{L}", 0.99) for L in LONG)),
+        evidence=every(*(reaches(shift_name(L), 0.99) for L in LONG)),
     ),
     Claim(
         name="dlr-context",

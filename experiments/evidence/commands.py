@@ -61,6 +61,18 @@ def atomic(task: str, length: int = ATOMIC_LENGTH, model: str = "dlr", *, seeds:
     )
 
 
+def shift_name(length: int) -> str:
+    """Returns the name of the runs of a shift that are long enough to learn it."""
+    return f"long-shift-{length}"
+
+
+def short_shift(length: int) -> str:
+    """Returns the command of a shift of up to 4,096 steps, in a size for two cores."""
+    states = f"--model.d_state={min(max(STATES['dlr'], length), 4_096)}"
+    options = (f"--data.length={length}", *SMALL, states, "--train.steps=3000")
+    return train("shift", "dlr", shift_name(length), *options, preset="paper", seeds=3)
+
+
 def long_shift(length: int) -> str:
     """Returns the command of a long shift, with the published settings of 16,384 steps and more."""
     options = (
@@ -72,7 +84,7 @@ def long_shift(length: int) -> str:
         ),
         *("--train.batch_size=4", "--data.n_train=7200", "--data.n_validation=800"),
     )
-    return train("shift", "dlr", f"long-shift-{length}", *options, preset="paper", seeds=3)
+    return train("shift", "dlr", shift_name(length), *options, preset="paper", seeds=3)
 
 
 def noisy(model: str, tail: int) -> str:
