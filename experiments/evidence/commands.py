@@ -68,8 +68,9 @@ def shift_name(length: int) -> str:
 
 def short_shift(length: int) -> str:
     """Returns the command of a shift of up to 4,096 steps, in a size for two cores."""
-    states = f"--model.d_state={min(max(STATES['dlr'], length), 4_096)}"
-    options = (f"--data.length={length}", *SMALL, states, "--train.steps=3000")
+    states = f"--model.d_state={max(STATES['dlr'], length)}"
+    steps = 3_000 if length <= ATOMIC_LENGTH else 5_000
+    options = (f"--data.length={length}", *SMALL, states, f"--train.steps={steps}")
     return train("shift", "dlr", shift_name(length), *options, preset="paper", seeds=3)
 
 
