@@ -9,17 +9,14 @@ import tyro
 from experiments.cli.ending import run_command
 from experiments.cli.flags import as_started, read_flags
 from experiments.errors import blaming_file, choose
-from experiments.evidence import CLAIMS, describe, make_atomic_table, make_table
+from experiments.evidence import CLAIMS, describe, make_tables
 from experiments.files import replacing
 from experiments.training.ledger import replace_table
-
-MARKS = "<!-- claims: python -m experiments.claims -->", "<!-- end of claims -->"
-ATOMIC_MARKS = "<!-- atomic tasks: python -m experiments.claims -->", "<!-- end of atomic tasks -->"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClaimFlags:
-    """Prints the tables of claims and of DLR's atomic tasks, or one claim and its commands.
+    """Prints the tables of claims, atomic tasks and pretraining, or one claim and its commands.
 
     Example: python -m experiments.claims dlr-shift
     """
@@ -29,7 +26,7 @@ class ClaimFlags:
     folder: Path = Path("results")
     """Folder of the records."""
     write: Path | None = None
-    """File in which to replace both tables, each between its marks."""
+    """File in which to replace the tables, each between its marks."""
 
 
 def main() -> None:
@@ -39,16 +36,14 @@ def main() -> None:
     if flags.name is not None:
         print(as_started(describe(choose("claim", flags.name, by_name), flags.folder)))
         return
-    tables = {
-        MARKS: make_table(CLAIMS, flags.folder),
-        ATOMIC_MARKS: make_atomic_table(flags.folder),
-    }
+    tables = make_tables(flags.folder)
     if flags.write is None:
         print("\n\n".join(tables.values()))
         return
     with blaming_file(flags.write, "text in UTF-8"):
         text = flags.write.read_text(encoding="utf-8")
-    for marks, table in tables.items():
+    for name, table in tables.items():
+        marks = f"<!-- {name}: python -m experiments.claims -->", f"<!-- end of {name} -->"
         text = replace_table(text, table, flags.write, marks=marks)
     with replacing(flags.write) as file:
         file.write(text)

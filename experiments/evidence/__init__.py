@@ -4,5 +4,4 @@ from experiments.evidence.claims import CLAIMS as CLAIMS
 from experiments.evidence.finding import Claim as Claim
 from experiments.evidence.finding import Finding as Finding
 from experiments.evidence.table import describe as describe
-from experiments.evidence.table import make_atomic_table as make_atomic_table
-from experiments.evidence.table import make_table as make_table
+from experiments.evidence.table import make_tables as make_tables

@@ -27,6 +27,9 @@ STARTS = {
 """Model and options of the starts in the comparison of HOPE with S4D."""
 TAILS = (64, 256, 512)
 """Steps of noise after a digit."""
+PRETRAINED_MODELS = ("s5", "attention")
+PRETRAINING_STEPS = 1_500
+"""Steps of pretraining, and as many of fine-tuning; a start from scratch has both together."""
 
 
 def train(
@@ -100,3 +103,25 @@ def start(name: str, rate: str = "1e-3") -> str:
     model, *options = STARTS[name]
     folder = f"start-{name}-{rate}"
     return train("digits", model, folder, *options, f"--optim.ssm_lr={rate}", preset="cpu", seeds=3)
+
+
+def scratch_name(model: str) -> str:
+    """Returns the name of the runs that start from scratch."""
+    return f"scratch-{model}"
+
+
+def tuned_name(model: str) -> str:
+    """Returns the name of the runs that start from a pretrained model."""
+    return f"tuned-{model}"
+
+
+def pretraining(model: str) -> tuple[str, str, str]:
+    """Returns the commands of ListOps: from scratch, pretrained, and fine-tuned."""
+    half, whole = (f"--train.steps={steps * PRETRAINING_STEPS}" for steps in (1, 2))
+    pretrained = f"masked-{model}"
+    start = f"--init-from=runs/claims/{pretrained}"
+    return (
+        train("listops", model, scratch_name(model), whole, preset="cpu", seeds=3),
+        train("listops", model, pretrained, half, "--pretrain=masked", preset="cpu", seeds=1),
+        train("listops", model, tuned_name(model), half, start, preset="cpu", seeds=3),
+    )

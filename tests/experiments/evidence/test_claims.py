@@ -6,7 +6,8 @@ import pytest
 
 from experiments import claims
 from experiments.cli.runs import parse_train
-from experiments.evidence import CLAIMS, make_atomic_table, make_table
+from experiments.evidence import CLAIMS, make_tables
+from experiments.evidence.commands import PRETRAINED_MODELS, pretraining
 from experiments.evidence.finding import (
     better,
     counted,
@@ -150,14 +151,15 @@ def test_every_paper_has_its_claims_with_names_of_their_own():
 def test_the_page_has_the_tables_of_the_records(command, tmp_path):
     page = ROOT / "docs" / "claims.md"
     text = page.read_text(encoding="utf-8")
-    tables = {
-        claims.MARKS: make_table(CLAIMS, ROOT / "results"),
-        claims.ATOMIC_MARKS: make_atomic_table(ROOT / "results"),
+    tables = make_tables(ROOT / "results")
+    marks = {
+        name: (f"<!-- {name}: python -m experiments.claims -->", f"<!-- end of {name} -->")
+        for name in tables
     }
     copy = tmp_path / "claims.md"
-    copy.write_text("".join(f"{begin}\nold\n{end}\n" for begin, end in tables))
-    for marks, table in tables.items():
-        assert replace_table(text, table, page, marks=marks) == text
+    copy.write_text("".join(f"{begin}\nold\n{end}\n" for begin, end in marks.values()))
+    for name, table in tables.items():
+        assert replace_table(text, table, page, marks=marks[name]) == text
     code, out, _ = command(claims, f"--folder={ROOT / 'results'}", f"--write={copy}")
     assert (code, out) == (0, f"Wrote the tables to {copy}.\n")
     assert all(table in copy.read_text() for table in tables.values())
@@ -166,8 +168,25 @@ def test_the_page_has_the_tables_of_the_records(command, tmp_path):
 def test_the_atomic_tasks_by_model(tmp_path):
     write_runs(tmp_path / "claims", "shift-512-dlr", 0.99, 0.98, 0.97)
     write_runs(tmp_path / "claims", "sort-512-hope", -0.1)
-    lines = make_atomic_table(tmp_path).splitlines()
+    lines = make_tables(tmp_path)["atomic tasks"].splitlines()
     assert lines[0] == "| task | dlr | s4d | s5 | sgconv | hope | attention |"
     assert "| `shift` | 0.9800 ± 0.0100 |  |  |  |  |  |" in lines
     assert "| `sort` |  |  |  |  | -0.1000 |  |" in lines
     assert len(lines) == 13
+
+
+def test_pretraining_at_equal_compute(tmp_path):
+    write_runs(tmp_path / "claims", "scratch-s5", 0.5, 0.52, 0.54)
+    write_runs(tmp_path / "claims", "tuned-s5", 0.6)
+    lines = make_tables(tmp_path)["pretraining"].splitlines()
+    assert lines[0] == "| model | from scratch, 3,000 steps | pretrained 1,500 steps, then 1,500 |"
+    assert lines[2:] == ["| `s5` | 0.5200 ± 0.0200 | 0.6000 |", "| `attention` |  |  |"]
+
+
+@pytest.mark.parametrize("model", PRETRAINED_MODELS)
+def test_the_commands_of_pretraining_are_possible_and_on_the_page(model):
+    commands = pretraining(model)
+    steps = [parse_train(shlex.split(c)[3:]).configs()[0].train.steps for c in commands]
+    assert steps == [3_000, 1_500, 1_500]
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert all(command.replace(model, "s5") in page for command in commands)
