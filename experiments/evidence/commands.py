@@ -105,6 +105,18 @@ def start(name: str, rate: str = "1e-3") -> str:
     return train("digits", model, folder, *options, f"--optim.ssm_lr={rate}", preset="cpu", seeds=3)
 
 
+def half_rate(data: str) -> tuple[str, ...]:
+    """Returns the commands of S4 on a set of an archive, tested on every second step."""
+    runs = [f"runs/claims/rate-s4/seed{seed}" for seed in range(5)]
+    return (
+        train("uea", "s4", "rate-s4", f"--data.name={data}", preset="cpu"),
+        *(
+            f"python -m experiments.evaluate --workdir={r} --dt=2 --json={r}/half.json"
+            for r in runs
+        ),
+    )
+
+
 def scratch_name(model: str) -> str:
     """Returns the name of the runs that start from scratch."""
     return f"scratch-{model}"

@@ -101,6 +101,22 @@ def better(first: str, second: str, *, by: float = 0.0) -> Evidence:
     return evidence
 
 
+def keeps(name: str, other: str, *, by: float) -> Evidence:
+    """The runs of one name lose little in another evaluation, ``claims/NAME/seed0/OTHER.json``."""
+
+    def evidence(folder: Path) -> Finding:
+        runs = runs_of(folder, name)
+        paths = [folder / "claims" / name / f"seed{run['seed']}" / f"{other}.json" for run in runs]
+        if not runs or not all(path.is_file() for path in paths):
+            return Finding("not run")
+        others = list(map(read_json, paths))
+        lost = statistics.mean(values_of(runs)) - statistics.mean(values_of(others))
+        figure = f"{name}: {_figure(runs)}, {other}: {_figure(others)}"
+        return Finding("shown" if lost <= by else "not reached", figure)
+
+    return evidence
+
+
 def steady(these: Sequence[str], those: Sequence[str]) -> Evidence:
     """The means of some runs differ less from each other than those of other runs."""
 
@@ -177,11 +193,6 @@ def counted(few: str, many: str, *, lengths: tuple[int, int], at_most: float) ->
         return Finding("shown" if b < at_most * a else "not reached", figure)
 
     return evidence
-
-
-def nothing(folder: Path) -> Finding:
-    """No record can show it yet."""
-    return Finding("not run")
 
 
 def _count(name: str, L: int) -> int:

@@ -13,8 +13,8 @@ from experiments.evidence.finding import (
     counted,
     every,
     faster,
+    keeps,
     measured,
-    nothing,
     reaches,
     reproduced,
     stays_below,
@@ -58,7 +58,7 @@ def write_runs(folder, name, *values, task="shift", metric="r2", **changes):
         (every(reaches("a", 0.9), reaches("b", 0.9)), "partly shown"),
         (every(reaches("a", 0.9), reaches("c", 0.9)), "partly shown"),
         (every(reaches("b", 0.9), reaches("c", 0.9)), "not reached"),
-        (every(nothing, nothing), "not run"),
+        (every(reaches("c", 0.9), reaches("d", 0.9)), "not run"),
         (steady(["a", "a2"], ["a", "b"]), "shown"),
         (steady(["a", "b"], ["a", "a2"]), "not reached"),
         (steady(["a", "c"], ["a", "b"]), "not run"),
@@ -71,6 +71,20 @@ def test_the_status_follows_from_the_runs(tmp_path, evidence, status):
     write_runs(tmp_path / "claims", "low", 0.003, task="pendulum", metric="mse")
     write_runs(tmp_path / "claims", "high", 0.006, task="pendulum", metric="mse")
     assert evidence(tmp_path).status == status
+
+
+@pytest.mark.parametrize(("half", "status"), [(0.91, "shown"), (0.8, "not reached")])
+def test_another_evaluation_of_the_same_runs(tmp_path, half, status):
+    evidence = keeps("a", "half", by=0.05)
+    write_runs(tmp_path / "claims", "a", 0.93, 0.95, metric="accuracy")
+    assert evidence(tmp_path).status == "not run"
+    for seed in range(2):
+        path = tmp_path / "claims" / "a" / f"seed{seed}" / "results.json"
+        results = {**json.loads(path.read_text()), "test": {"accuracy": half}}
+        write(path.with_name("half.json"), results)
+    found = evidence(tmp_path)
+    assert found.status == status
+    assert found.figure.endswith(f", half: {half:.4f} ± 0.0000 accuracy (2 seeds)")
 
 
 def test_the_figure_of_a_claim(tmp_path):
