@@ -22,6 +22,7 @@ LATER = {
     *("model.algorithm", "model.init"),
     *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),
     *("data.sample_rate", "data.mono", "data.ignore_index", "data.normalise_dt", "data.tail"),
+    "data.augment",
 }
 """Options that an older ``config.json`` lacks; the older program behaved as their default."""
 RENAMED = {"model.conv": "model.algorithm", "model.backend": "model.algorithm"}

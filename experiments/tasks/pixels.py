@@ -22,6 +22,7 @@ from experiments.tasks._task import Task
 
 N_PIXELS = 1024
 N_DIGIT = 64
+MAX_SHIFT = 4
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -32,6 +33,8 @@ class CifarOptions(DataOptions):
     n_train: int = 45_000
     n_validation: int = 5_000
     n_test: int = 10_000
+    augment: bool = False
+    """Whether training images are mirrored at random and shifted by up to 4 pixels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,25 +132,42 @@ class HeldOutImages(Images):
         return columns["test" if split == "test" else "train"], rows
 
 
-class GreyCifar(HeldOutImages):
+class Cifar(HeldOutImages):
+    """Base class of CIFAR-10: 1024 pixels."""
+
+    dataset = "cifar10"
+    length = N_PIXELS
+
+    def expand(self, batch: Batch) -> Batch:
+        """Mirrors and shifts training images, anew in each epoch, if the options say so."""
+        if not self.options.augment or "mask" in batch:  # only evaluation has a mask
+            return batch
+
+        def draw(image: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), epoch), index)
+            return mirror_and_shift(image, key)
+
+        image = jax.vmap(draw)(batch["image"], batch["epoch"], batch["index"])
+        return {**batch, "image": image}
+
+
+class GreyCifar(Cifar):
     r"""Grey CIFAR-10, the image task of Long Range Arena: 1024 steps of one value.
 
     .. math:: u = (x / 255 - 122.6 / 255) / (61 / 255)
     """
 
     options_type = CifarOptions
-    dataset, name, grey = "cifar10", "image", True
-    length = N_PIXELS
+    name, grey = "image", True
     input_moments = 122.6, 61.0
 
 
-class ColourCifar(HeldOutImages):
+class ColourCifar(Cifar):
     """CIFAR-10 in colour: 1024 steps of three standardised values."""
 
     options_type = ColourOptions
-    dataset, name = "cifar10", "scifar"
+    name = "scifar"
     d_input = 3
-    length = N_PIXELS
     mean: ClassVar = np.array([0.4914, 0.4822, 0.4465])
     """The means of red, green and blue."""
 
@@ -234,7 +254,7 @@ class NoisyTail(Images):
         def draw(key: jax.Array) -> jax.Array:
             return jax.random.uniform(jax.random.wrap_key_data(key), shape)
 
-        return {**batch, "noise": jax.vmap(draw)(batch["key"])}
+        return {**super().expand(batch), "noise": jax.vmap(draw)(batch["key"])}
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Returns ``u`` of shape ``(B, n_pixels + tail, d_input)``."""
@@ -257,6 +277,31 @@ class NoisyDigits(NoisyTail, Digits):
     """Handwritten digits of scikit-learn and noise, by default 128 steps."""
 
     options_type = NoisyDigitsOptions
+
+
+def mirror_and_shift(image: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirrors an image left to right or not, and shifts it by up to 4 pixels along both axes.
+
+    Pixels that enter from outside are zero: black.
+
+    Args:
+        image: shape ``(height, width)`` or ``(height, width, d)``.
+        key: key of the random numbers.
+
+    Returns:
+        An image of the same shape.
+
+    Example:
+        >>> image = jnp.arange(1024).reshape(32, 32)
+        >>> mirror_and_shift(image, jax.random.key(0)).shape
+        (32, 32)
+    """
+    key_mirror, key_shift = jax.random.split(key)
+    image = jnp.where(jax.random.bernoulli(key_mirror), jnp.flip(image, axis=1), image)
+    edges = [(MAX_SHIFT, MAX_SHIFT)] * 2 + [(0, 0)] * (image.ndim - 2)
+    top, left = jax.random.randint(key_shift, (2,), 0, 2 * MAX_SHIFT + 1)
+    start = (top, left, *[0] * (image.ndim - 2))
+    return jax.lax.dynamic_slice(jnp.pad(image, edges), start, image.shape)
 
 
 def bit_reversal(n: int) -> np.ndarray:

@@ -60,6 +60,49 @@ def test_cifar_is_split_as_published(files):
         np.testing.assert_array_equal(columns["label"], rows[expected, 0])
 
 
+@pytest.mark.parametrize("name", CIFAR)
+def test_training_images_are_mirrored_and_shifted_anew_in_each_epoch(files, name):
+    task = make(name, files, augment=True)
+    source, indices = task.source("train", seed=0), np.arange(20)
+
+    def train(epoch, indices=indices):
+        epochs = np.full(len(indices), epoch, np.int32)
+        batch = source.batch(indices, epoch=epoch)
+        return jax.jit(task.expand)({**batch, "index": indices, "epoch": epochs})["image"]
+
+    images, originals = train(0), source.batch(indices, epoch=0)["image"]
+    np.testing.assert_array_equal(train(0, indices[::-1])[::-1], images)  # whatever the batch
+    assert (train(1) != images).any(axis=tuple(range(1, images.ndim))).mean() > 0.9
+    edges = [(4, 4), (4, 4), *[(0, 0)] * (originals.ndim - 3)]
+    seen = set()
+    for image, original in zip(np.asarray(images), originals, strict=True):
+        found = [
+            (mirrored, top, left)
+            for mirrored in (False, True)
+            for top, left in np.ndindex(9, 9)
+            if (
+                np.pad(original[:, ::-1] if mirrored else original, edges)[
+                    top : top + 32, left : left + 32
+                ]
+                == image
+            ).all()
+        ]
+        assert len(found) == 1
+        seen.update(found)
+    assert {mirrored for mirrored, _, _ in seen} == {False, True}
+    assert len({(top, left) for _, top, left in seen}) > 5
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_images_of_evaluations_and_of_other_runs_stay(files, name):
+    for options, mask in (({"augment": True}, {"mask": np.ones(2, bool)}), ({}, {})):
+        task = make(name, files, **options)
+        batch = task.source("train", seed=0).batch(np.arange(2), epoch=0)
+        step = {"index": np.arange(2), "epoch": np.zeros(2, np.int32)}
+        expanded = task.expand({**batch, **step, **mask})
+        np.testing.assert_array_equal(expanded["image"], batch["image"])
+
+
 def test_grey_is_pillow_s(files):
     colour = whole(make("scifar", files).source("train", seed=0))["image"][:20]
     grey = whole(make("image", files).source("train", seed=0))["image"][:20]
