@@ -19,6 +19,7 @@ from experiments.files import replacing
 
 Results = dict[str, Any]
 MAX_JSON = 2**20
+MEASURES_IN_LINE = 6
 KINDS: dict[str, Any] = {
     **{"task": str, "model": str, "preset": str, "seed": int, "validation": dict, "test": dict},
     **{"wall_s": float | int, "device": str, "commit": str | None},
@@ -151,9 +152,15 @@ def _commit() -> str | None:
 
 
 def describe_results(results: Results) -> str:
-    """Returns the figures of a run in one line."""
+    """Returns the figures of a run: in one line, or in a table if there are many."""
+    validation, test = results["validation"], results["test"]
+    run = f"{results['task']}, {results['model']}, seed {results['seed']}"
+    if len(test) > MEASURES_IN_LINE:
+        rows = [("", "validation", "test")]
+        rows += [(name, f"{validation[name]:.4f}", f"{test[name]:.4f}") for name in test]
+        return "\n".join([f"{run}:", *(f"{a:<18}{b:>12}{c:>12}" for a, b, c in rows)])
     figures = "; ".join(
-        f"{split} " + ", ".join(f"{name} {value:.4f}" for name, value in results[split].items())
-        for split in ("validation", "test")
+        f"{split} " + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        for split, values in (("validation", validation), ("test", test))
     )
-    return f"{results['task']}, {results['model']}, seed {results['seed']}: {figures}."
+    return f"{run}: {figures}."

@@ -153,6 +153,11 @@ class Task(abc.ABC):
         """
         return measure_classification(outputs, batch["label"])
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The measures in the lines of a run's progress; all of them are recorded."""
+        return self.measures
+
     def report(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Computes the ``measures`` from the means of all quantities over the examples."""
         return {name: float(means[name]) for name in self.measures}

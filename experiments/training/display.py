@@ -192,5 +192,4 @@ def _measures(row: Mapping[str, float | None]) -> str:
     return "  ".join(
         f"{name.replace('_', ' ')} {'non-finite' if value is None else f'{value:.4f}'}"
         for name, value in row.items()
-        if name not in ("step", "grad_norm", "lr")
     )

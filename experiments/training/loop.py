@@ -252,7 +252,8 @@ class _Run:
         """Writes the training row of this step."""
         rate = np.asarray(self.rate(self.step - 1)).item()
         row = {"step": self.step, **means, "lr": rate}
-        self.log.write(row, **self.display.training(self.step, row))
+        shown = {name: means[name] for name in self.setup.task.shown}
+        self.log.write(row, **self.display.training(self.step, shown))
 
     def react(self, bad: BadSteps) -> bool:
         """Diagnoses non-finite steps, and handles them according to ``on_nan``.
@@ -317,7 +318,7 @@ class _Run:
 
         if progress.best is None or rank(values) > rank(progress.best):
             progress.best = {"step": self.step, **values}
-        text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        text = ", ".join(f"{name} {values[name]:.4f}" for name in self.setup.task.shown)
         best = f"best {metric} {progress.best[metric]:.4f} at step {progress.best['step']:,}"
         self.display.report(f"step {self.step:,}: validation {text} ({best})")
         self.compare_with_published(values[metric])

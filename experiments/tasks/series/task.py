@@ -63,6 +63,7 @@ class Forecast(Task):
     head = "label"
     causal = True
     measures = ("loss", *ERRORS)
+    shown = "loss", "mse", "mse_last", "mse_season"
     metric = "mse"
     larger_is_better = False
 

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from experiments.config import TrainOptions
+from experiments.records import describe_results
 from experiments.training import display
 from experiments.training.display import Display
 
@@ -87,8 +88,7 @@ def train(monkeypatch):
                 now[0] += 0.01
                 shown.advance()
                 if step % 20 == 0:
-                    row = {"step": step, "loss": 1 / step, "accuracy": 0.5, "lr": 1e-3}
-                    shown.training(step, row)
+                    shown.training(step, {"loss": 1 / step, "accuracy": 0.5})
                 (at or {}).get(step, lambda shown: None)(shown)
 
     return show
@@ -156,3 +156,21 @@ def test_a_file_gets_lines(train, monkeypatch, tmp_path, colour):
     with (tmp_path / "out").open("w") as file, contextlib.redirect_stdout(file):
         train({100: lambda shown: shown.report(VALIDATION)})
     assert (tmp_path / "out").read_text() == f"{FIRST_LINE}\n{VALIDATION}\n"
+
+
+def test_few_figures_are_a_line_and_many_are_a_table():
+    few = {"loss": 0.5, "accuracy": 0.25}
+    run = {"task": "forecast", "model": "s5", "seed": 1}
+    line = describe_results({**run, "validation": few, "test": few})
+    assert line == (
+        "forecast, s5, seed 1: validation loss 0.5000, accuracy 0.2500; "
+        "test loss 0.5000, accuracy 0.2500."
+    )
+    many = {f"mse_{i}": float(i) for i in range(7)}
+    first, header, *rows = describe_results({**run, "validation": many, "test": many}).split("\n")
+    assert first == "forecast, s5, seed 1:"
+    assert header.split() == ["validation", "test"]
+    assert [row.split() for row in rows] == [
+        [f"mse_{i}", f"{i}.0000", f"{i}.0000"] for i in range(7)
+    ]
+    assert len({len(row) for row in (header, *rows)}) == 1
