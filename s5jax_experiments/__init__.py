@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "trains a model on a task, or resumes an interrupted run",
     "evaluate": "evaluates the model of a finished run",
     "predict": "writes the predictions of a trained model for your own file",
+    "stream": "lets a trained model listen to a sound as it arrives",
     "generate": "continues prompts with a trained language model",
     "export": "writes a trained model as StableHLO, ONNX or a web page",
     "plan": "estimates parameters, memory and time of a run",

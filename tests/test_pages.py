@@ -95,7 +95,7 @@ def read_command(command: Command) -> None:
     parsers |= {"data sample": runs.parse_sample, "data prepare": runs.parse_prepare}
     flags = {"evaluate": finished.EvaluateFlags, "predict": finished.PredictFlags}
     flags |= {"generate": finished.GenerateFlags, "bench": BenchFlags}
-    flags |= {"export": finished.ExportFlags}
+    flags |= {"export": finished.ExportFlags, "stream": finished.StreamFlags}
     flags |= {"results": LedgerFlags, "recipes": ListFlags}
     if command.name in parsers:
         parsers[command.name](command.args)

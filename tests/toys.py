@@ -9,7 +9,7 @@ from flax import nnx
 
 import s5jax
 from experiments.config import Config
-from experiments.data.sources import DataOptions, Source
+from experiments.data.sources import DEFAULT_PATHS, DataOptions, Files, Source
 from experiments.tasks import Task, get_task
 from experiments.tasks._task import measure_classification
 
@@ -57,9 +57,9 @@ class ToyTask(Task):
         return measure_classification(outputs, batch["label"])
 
 
-def finish(config: Config, folder: Path) -> Path:
+def finish(config: Config, folder: Path, files: Files = DEFAULT_PATHS) -> Path:
     """A folder as a finished run leaves it, with a model that was not trained."""
-    task = get_task(config.task)(config.data)
+    task = get_task(config.task)(config.data, files)
     model = s5jax.Pipeline(config.model.build(task, rngs=nnx.Rngs(0)), task.preprocessing)
     record = {**config.to_dict(), "fingerprint": task.fingerprint(seed=config.seed)}
     record["resolved_data"] = dataclasses.asdict(task.options)

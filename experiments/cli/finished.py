@@ -53,6 +53,23 @@ class PredictFlags(FileFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamFlags:
+    """Reads a sound chunk by chunk with a trained causal model, and prints what it makes of it.
+
+    Example: arecord -t wav -r 16000 | python -m experiments.stream --workdir=RUN --data.file=-
+    """
+
+    workdir: Path
+    """Folder of the run: sc35, sc10, or arrays on sounds."""
+    file: Annotated[str, tyro.conf.arg(name="data.file", metavar="FILE")]
+    """A sound, or - for a WAV on the standard input."""
+    chunk: float = 0.1
+    """Length of a chunk [s]; the answer to it comes as much later."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """WAV to write, for models whose outputs are samples."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateFlags(FileFlags, Sampling):
     """Continues prompts with a trained language model, of text or of pixels.
 

@@ -5,7 +5,7 @@ from experiments.tasks._task import Head as Head
 from experiments.tasks._task import Task as Task
 from experiments.tasks._task import decimate as decimate
 from experiments.tasks.archives.task import TSER, UEA
-from experiments.tasks.arrays.task import Arrays
+from experiments.tasks.arrays.task import Arrays as Arrays
 from experiments.tasks.atomic.task import ATOMIC
 from experiments.tasks.language.chars import Chars
 from experiments.tasks.language.density import DigitsDensity
@@ -28,7 +28,7 @@ from experiments.tasks.pretraining import Objective as Objective
 from experiments.tasks.pretraining import Pretraining as Pretraining
 from experiments.tasks.series.informer import INFORMER
 from experiments.tasks.series.task import Forecast as Forecast
-from experiments.tasks.speech.task import Speech
+from experiments.tasks.speech.task import Speech as Speech
 from experiments.tasks.text import Papers, Reviews
 
 TASKS: dict[str, type[Task]] = {

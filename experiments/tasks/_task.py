@@ -54,6 +54,8 @@ class Task(abc.ABC):
     """Whether ``inputs`` has step lengths ``dt``, for continuous-time layers."""
     mask_share: ClassVar[float] = 0.5
     """The share of steps that pretraining masks."""
+    full_scale: ClassVar[float] = 1.0
+    """The number that stands for the loudest sample of a sound."""
     input_moments: tuple[Any, Any] = (0.0, 1.0)
     """The mean and the deviation by which ``inputs`` standardises the values of the data set."""
 

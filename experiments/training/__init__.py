@@ -15,3 +15,4 @@ from experiments.training.generation import Sampling as Sampling
 from experiments.training.generation import generate as generate
 from experiments.training.loop import fit as fit
 from experiments.training.prediction import predict as predict
+from experiments.training.streaming import SoundStream as SoundStream

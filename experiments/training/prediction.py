@@ -78,13 +78,14 @@ def _rows(
 ) -> Iterator[Row]:
     for example, output in enumerate(outputs):
         if output.ndim == 1:
-            yield {"example": example, **_describe(output, classes)}
+            yield {"example": example, **describe_output(output, classes)}
             continue
         for step in range(len(output) if lengths is None else lengths[example]):
-            yield {"example": example, "step": step, **_describe(output[step], classes)}
+            yield {"example": example, "step": step, **describe_output(output[step], classes)}
 
 
-def _describe(output: np.ndarray, classes: tuple[str, ...] | None) -> Row:
+def describe_output(output: np.ndarray, classes: tuple[str, ...] | None) -> Row:
+    """Returns the most probable class and the probability of each; or the values, by name."""
     if classes is None:
         return {f"y{i}": value for i, value in enumerate(output.tolist())}
     share = np.exp(output - output.max())

@@ -101,6 +101,7 @@ class Speech(Task):
     options_type = SpeechOptions
     d_input = 1
     length = LENGTH
+    full_scale = float(FULL_SCALE)
     mask_share = 0.25
 
     def __init__(self, options: SpeechOptions, files: Files = DEFAULT_PATHS) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sounds import write_wav
+from toys import finish
 
 from experiments.data.sounds import read_wav
 from experiments.data.sources import Files
@@ -14,6 +15,7 @@ from experiments.errors import UsageError
 from experiments.recipes import get_recipe
 from experiments.tasks.speech.clips import FOLDER, WORDS, load_clips
 from experiments.tasks.speech.task import Speech, SpeechOptions
+from experiments.training import SoundStream, predict
 from experiments.training.pipeline import sample
 
 SMALL = SpeechOptions(n_train=110, n_validation=35, n_test=35)
@@ -198,3 +200,33 @@ def test_what_is_no_sound(tmp_path):
         task.read_examples(tmp_path / "b.wav")
     with pytest.raises(UsageError, match="No file"):
         task.read_examples(tmp_path / "b.npz")
+
+
+@pytest.fixture
+def run_of(data_dir, toy, tmp_path):
+    """The folder of a run on Speech Commands, whose model has seen nothing."""
+
+    def make(**options):
+        data = dataclasses.replace(SMALL, **options)
+        model = dataclasses.replace(toy().model, bidirectional=False)
+        config = dataclasses.replace(toy(), task="sc35", data=data, model=model)
+        return finish(config, tmp_path, Files(data_dir))
+
+    return make
+
+
+def test_a_stream_of_words(run_of, tmp_path):
+    samples = np.random.default_rng(0).integers(-9_999, 9_999, 16_000)
+    file = tmp_path / "word.wav"
+    write_wav(file, samples)
+    run = run_of(normalisation="global")
+    (whole,) = predict(run, file)
+    stream = SoundStream(run)
+    assert (stream.rate, len(stream.classes)) == (16_000, 35)
+    *_, last = [stream.push(part) for part in np.split(samples[:, None] / 2**15, 4)]
+    assert stream.classes[np.argmax(last)] == whole["class"]
+
+
+def test_another_mean_for_each_step_has_no_place_in_a_stream(run_of):
+    with pytest.raises(UsageError, match="a stream has no first step: train with --data"):
+        SoundStream(run_of())
