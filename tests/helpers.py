@@ -283,6 +283,13 @@ LAYERS = {
         transform_noise=1e-7,
         slow=True,
     ),
+    "s4d_dfout": Row(
+        S4D,
+        {"d_state": 6, "n_ssm": 2, "init": "dfout"},
+        exact_hold=True,
+        transform_noise=1e-7,
+        slow=True,
+    ),
     "s4d_bidirectional": Row(S4D, {"d_state": 8, "init": "inv", "bidirectional": True}, slow=True),
     "dlr": Row(DLR, {"d_state": 8}, transform_noise=1e-7, slow=True),
     "dlr_scan_sum": Row(

@@ -107,6 +107,7 @@ FUNCTIONS = {
     "block_diagonal_random": lambda n: init.block_diagonal_random(jax.random.key(0), n(8), n(2)),
     "s4d": lambda n: init.s4d("inv", n(6)),
     "s4d_random": lambda n: init.s4d_random(jax.random.key(0), n(3), n(6)),
+    "s4d_dfout": lambda n: init.s4d_dfout(jnp.ones(2), n(6)),
     "dlr_eigenvalues": lambda n: init.dlr_eigenvalues(jax.random.key(0), n(6), 0.1, 0.1),
     "dss_eigenvalues": lambda n: init.dss_eigenvalues("hippo", n(6)),
     "lru_ring": lambda n: init.lru_ring(jax.random.key(0), n(6)),

@@ -182,7 +182,7 @@ class S4DOptions(StepSizeOptions):
     """States per feature, including conjugates."""
     n_ssm: int | None = None
     """Number of state matrices, which features share cyclically; by default one per feature."""
-    init: Literal["legs", "lin", "inv", "inv2", "quad", "real", "random"] = "legs"
+    init: Literal["legs", "lin", "inv", "inv2", "quad", "real", "random", "dfout"] = "legs"
     """Initial eigenvalues."""
     discretization: Literal["zoh", "bilinear"] = "zoh"
     """Method of discretization."""

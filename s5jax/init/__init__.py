@@ -10,6 +10,7 @@ from s5jax.init._hippo import hippo as hippo
 from s5jax.init._hippo import hippo_rank_correction as hippo_rank_correction
 from s5jax.init._lru import lru_ring as lru_ring
 from s5jax.init._s4d import s4d as s4d
+from s5jax.init._s4d import s4d_dfout as s4d_dfout
 from s5jax.init._s4d import s4d_random as s4d_random
 from s5jax.init._s5 import CInit as CInit
 from s5jax.init._s5 import block_diagonal_random as block_diagonal_random

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Complex, Complex128, Float64, PRNGKeyArray
+from jaxtyping import Array, Complex, Complex128, Float, Float64, PRNGKeyArray
 
 from s5jax._errors import check_choice, check_positive
 from s5jax._promotion import default_promotion
@@ -119,6 +119,46 @@ def s4d_random(
     decay, frequency = jax.random.split(key)
     a = jax.random.uniform(decay, shape, dtype)
     return -jax.lax.complex(a, jnp.exp(jax.random.normal(frequency, shape, dtype)))
+
+
+@default_promotion
+def s4d_dfout(damping: Float[Array, " S"], N: int) -> Complex[Array, "S M"]:
+    r"""Eigenvalues of S systems whose frequencies share one discrete Fourier grid (S4D-DFouT).
+
+    With a step size of 1, the zero-order hold of system s has the poles
+
+    .. math::
+        e^{\Lambda_{sn}} = \exp \left( -\frac{\xi_s}{2} - i\, \Omega_{sn} \right), \qquad
+        \Omega_{sn} = \frac{2 \pi n}{N} + \frac{2 \pi s}{N S}, \qquad n = 0, \ldots, N/2 - 1 .
+
+    So the :math:`S N / 2` frequencies of all systems are evenly spaced on :math:`[0, \pi)`, none
+    occurs twice, and none depends on the damping. The conjugates cover the other half of the
+    circle.
+
+    Args:
+        damping: :math:`\xi`, positive, twice the decay rate per step, shape ``(S,)``.
+        N: number of states of each system, even.
+
+    Returns:
+        ``Lambda``, shape ``(S, M)`` with ``M = N / 2``.
+
+    Raises:
+        ValueError: if ``N`` is odd or not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from s5jax.init import s4d_dfout
+        >>> Lambda = s4d_dfout(jnp.array([0.1, 0.2]), 4)
+        >>> print((-Lambda.imag / jnp.pi).T.ravel(), Lambda[:, 0].real)
+        [0.   0.25 0.5  0.75] [-0.05 -0.1 ]
+
+    References:
+        Solozabal et al., "Spectral Bias" (S4D-DFouT), 2025, https://arxiv.org/abs/2508.20441.
+    """
+    M, S = check_even("s4d_dfout", N) // 2, len(damping)
+    Omega = np.pi * (np.arange(M) / M + np.arange(S)[:, None] / (M * S))
+    decay = jnp.broadcast_to(damping[:, None] / 2, Omega.shape)
+    return -jax.lax.complex(decay, jnp.asarray(Omega, decay.dtype))
 
 
 _FREQUENCIES: dict[str, Callable[[np.ndarray, int], Float64[np.ndarray, " M"]]] = {

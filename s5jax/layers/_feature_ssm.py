@@ -34,18 +34,17 @@ class FeatureSSM(KernelLayer):
         Lambda: Complex[np.ndarray, "S M"] | Complex[Array, "S M"],
         B: Complex[np.ndarray, "S M"] | Complex[Array, "S M"],
         rngs: nnx.Rngs,
+        dt_range: tuple[float, float],
     ) -> None:
-        """Makes the shared parameters; as published, no decay or frequency starts at zero."""
+        """Makes the shared parameters, with step sizes that are drawn from a range."""
         H, dtype = self.d_model, self.param_dtype
-        xp = jnp if isinstance(Lambda, jax.Array) else np  # constants keep their float64
-        decay = invert(self.real_transform, xp.maximum(-Lambda.real, 1e-4))
-        Lambda_im = xp.minimum(Lambda.imag, -1e-4)
+        decay = invert(self.real_transform, -Lambda.real)
         C = jax.random.normal(
             rngs.params(), (1 + self.bidirectional, H, Lambda.shape[-1], 2), dtype
         )
-        raw_step = initial_raw_step(rngs, H, self.dt_min, self.dt_max, self.dt_transform, dtype)
+        raw_step = initial_raw_step(rngs, H, *dt_range, self.dt_transform, dtype)
         self.raw_decay = nnx.Param(jnp.asarray(decay, dtype), group="ssm", feature_axis=0)
-        self.Lambda_im = nnx.Param(jnp.asarray(Lambda_im, dtype), group="ssm", feature_axis=0)
+        self.Lambda_im = nnx.Param(jnp.asarray(Lambda.imag, dtype), group="ssm", feature_axis=0)
         B_pair = complex_to_pair(jnp.asarray(B)).astype(dtype)
         self.B = nnx.Param(B_pair, group="ssm", feature_axis=0)
         self.raw_step = nnx.Param(raw_step, group="ssm", feature_axis=0)
@@ -81,6 +80,12 @@ def check_sizes(where: str, d_model: int, d_state: int, n_ssm: int | None) -> tu
     if d_model % S:
         raise ValueError(f"{where}: `n_ssm` must divide `d_model`; got {S} and {d_model}.")
     return d_model, d_state, S
+
+
+def away_from_zero(Lambda: Any) -> Any:
+    """Returns eigenvalues of which, as published, no decay or frequency is zero."""
+    xp = jnp if isinstance(Lambda, jax.Array) else np  # constants keep their float64
+    return xp.minimum(Lambda.real, -1e-4) + 1j * xp.minimum(Lambda.imag, -1e-4)
 
 
 def invert(transform: Transform, y: Any) -> Any:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 from s5jax._errors import check_choice
 from s5jax._promotion import with_axes
 from s5jax.init import nplr
-from s5jax.layers._feature_ssm import FeatureSSM, Transform, check_sizes
+from s5jax.layers._feature_ssm import FeatureSSM, Transform, away_from_zero, check_sizes
 from s5jax.ops import (
     DPLR,
     ChunkTables,
@@ -142,7 +142,7 @@ class S4(FeatureSSM):
         Lambda, P, B = (np.broadcast_to(v, (S, *v.shape)) for v in (Lambda, P, B))
         P = complex_to_pair(jnp.asarray(P)).astype(param_dtype)
         self.P = nnx.Param(P, group="ssm", feature_axis=0)
-        self._make_parameters(Lambda, B, rngs)
+        self._make_parameters(away_from_zero(Lambda), B, rngs, (dt_min, dt_max))
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False

@@ -12,9 +12,9 @@ from jaxtyping import Array, Complex, Float, Inexact
 
 from s5jax._errors import check_choice
 from s5jax._promotion import with_axes
-from s5jax.init import s4d, s4d_random
+from s5jax.init import log_uniform_step, s4d, s4d_dfout, s4d_random
 from s5jax.layers._diagonal import DiagonalRecurrence
-from s5jax.layers._feature_ssm import FeatureSSM, Transform, check_sizes
+from s5jax.layers._feature_ssm import FeatureSSM, Transform, away_from_zero, check_sizes
 from s5jax.layers._kernel import KernelOrScan
 from s5jax.ops import (
     ChunkTables,
@@ -29,7 +29,7 @@ from s5jax.ops import (
     vandermonde_state,
 )
 
-S4DInit = Literal["legs", "lin", "inv", "inv2", "quad", "real", "random"]
+S4DInit = Literal["legs", "lin", "inv", "inv2", "quad", "real", "random", "dfout"]
 Discretization = Literal["zoh", "bilinear"]
 
 _DISCRETIZE = {"zoh": discretize_zoh, "bilinear": discretize_bilinear}
@@ -71,8 +71,10 @@ class S4D(FeatureSSM):
         n_ssm: number of different :math:`(\Lambda, B)`, a divisor of ``d_model``, which it is by
             default.
         bidirectional: also run backward in time.
-        init: initial eigenvalues: a method of `s5jax.init.s4d`, or ``"random"``, see
-            `s5jax.init.s4d_random`.
+        init: initial eigenvalues: a method of `s5jax.init.s4d`, ``"random"``, see
+            `s5jax.init.s4d_random`, or ``"dfout"``, see `s5jax.init.s4d_dfout`. The last starts
+            with steps of length 1, damping factors between ``dt_min`` and ``dt_max``, which are
+            also its ``B``, and needs the zero-order hold.
         discretization: ``"zoh"`` or ``"bilinear"``.
         dt_transform: how the step size is parameterised, ``"exp"`` or ``"softplus"``.
         real_transform: how the decay rates are parameterised, ``"exp"`` or ``"softplus"``.
@@ -89,7 +91,7 @@ class S4D(FeatureSSM):
 
     Raises:
         ValueError: for sizes that are not positive or do not divide, an odd ``d_state``, or an
-            unknown option.
+            unknown option, or ``init="dfout"`` with another discretization than ``"zoh"``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -129,6 +131,11 @@ class S4D(FeatureSSM):
         d_model, d_state, S = check_sizes("S4D", d_model, d_state, n_ssm)
         check_choice("S4D", "init", init, get_args(S4DInit))
         check_choice("S4D", "discretization", discretization, get_args(Discretization))
+        if init == "dfout" and discretization != "zoh":
+            raise ValueError(
+                "S4D: `init='dfout'` places the poles of the zero-order hold, so that "
+                f"`discretization` must be 'zoh'; got {discretization!r}."
+            )
         check_choice("S4D", "dt_transform", dt_transform, get_args(Transform))
         check_choice("S4D", "real_transform", real_transform, get_args(Transform))
         check_choice("S4D", "algorithm", algorithm, get_args(KernelOrScan))
@@ -139,12 +146,19 @@ class S4D(FeatureSSM):
         self.algorithm = algorithm
         self.dtype, self.param_dtype = dtype, param_dtype
 
+        if init == "dfout":
+            wide = jnp.promote_types(param_dtype, jnp.float32)
+            damping = jnp.exp(log_uniform_step(rngs.params(), (S,), dt_min, dt_max, dtype=wide))
+            Lambda = s4d_dfout(damping, d_state)
+            B = jnp.broadcast_to(damping[:, None] + 0j, Lambda.shape)
+            self._make_parameters(Lambda, B, rngs, (1.0, 1.0))
+            return
         if init == "random":
             Lambda = s4d_random(rngs.params(), S, d_state, dtype=param_dtype)
             B = jnp.ones_like(Lambda)
         else:
             Lambda, B = (np.broadcast_to(v, (S, len(v))) for v in s4d(init, d_state))
-        self._make_parameters(Lambda, B, rngs)
+        self._make_parameters(away_from_zero(Lambda), B, rngs, (dt_min, dt_max))
 
     def coefficients(
         self, dt: Array | float | None = None, *, backward: bool = False

@@ -1,8 +1,9 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s5jax.init import s4d, s4d_random
+from s5jax.init import s4d, s4d_dfout, s4d_random
 
 
 def test_s4d_scales_and_normalises():
@@ -31,6 +32,22 @@ def test_random_eigenvalues_are_stable_and_differ_between_systems():
     assert np.std(np.log(-Lambda.imag)) == pytest.approx(1, abs=0.05)
 
 
+@jax.enable_x64(True)
+def test_poles_tile_the_unit_circle_whatever_the_damping():
+    """As published: all poles of all systems, and their conjugates, are one Fourier grid."""
+    S, N = 3, 8
+    damping = np.array([0.5, 1e-4, 0.02])
+    poles = np.exp(s4d_dfout(jnp.asarray(damping), N))
+    np.testing.assert_allclose(np.abs(poles), np.exp(-damping / 2)[:, None].repeat(N // 2, 1))
+    for s, n in np.ndindex(poles.shape):
+        phase = np.exp(2j * np.pi * (n / N + s / (N * S)))
+        np.testing.assert_allclose(poles[s, n].conj() / abs(poles[s, n]), phase, atol=1e-12)
+    units = (poles / np.abs(poles)).ravel()
+    circle = np.concatenate([units, units[1:].conj(), [-1]])  # without the frequency 0 again
+    np.testing.assert_allclose(circle ** (S * N), 1, atol=1e-10)
+    assert len(np.unique(circle.round(9))) == S * N
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -38,6 +55,7 @@ def test_random_eigenvalues_are_stable_and_differ_between_systems():
         (lambda: s4d("lin", 4, B_init="one"), "s4d: `B_init` must be one of 'constant'"),
         (lambda: s4d("lin", 5), "s4d: `N` must be even"),
         (lambda: s4d_random(jax.random.key(0), 1, 5), "s4d_random: `N` must be even"),
+        (lambda: s4d_dfout(jnp.ones(2), 5), "s4d_dfout: `N` must be even"),
         (lambda: s4d_random(jax.random.key(0), 0, 4), "s4d_random: `S` must be"),
     ],
 )

@@ -79,6 +79,24 @@ def test_initial_parameters(init):
 
 
 @jax.enable_x64(True)
+@pytest.mark.parametrize("transform", ["exp", "softplus"])
+def test_fourier_poles_in_discrete_time(transform):
+    """Their sizes are drawn from the range of ``dt``, their angles follow from the sizes alone."""
+    options = {"init": "dfout", "dt_transform": transform, "real_transform": transform}
+    layer = S4D(H, N, dt_min=1e-5, dt_max=1e-3, param_dtype="float64", rngs=nnx.Rngs(0), **options)
+    poles = np.asarray(layer.coefficients().Lambda_bar)
+    angles = np.pi * (np.arange(N // 2)[None] + np.arange(H)[:, None] / H) / (N // 2)
+    assert_close(-np.angle(poles) % (2 * np.pi), angles.ravel(), rtol=1e-9)
+    damping = -2 * np.log(np.abs(poles)).reshape(H, -1)
+    assert damping.min() >= 1e-5 * (1 - 1e-6)
+    assert damping.max() <= 1e-3 * (1 + 1e-6)
+    assert len(np.unique(damping[:, 0].round(9))) == H
+    assert_close(pair_to_complex(layer.B[...]), damping, rtol=1e-6)
+    u = np.random.default_rng(0).normal(size=(30, H))
+    assert_close(run(layer, jnp.asarray(u)), s4d_ref(layer, u), rtol=1e-11)
+
+
+@jax.enable_x64(True)
 def test_random_eigenvalues_keep_the_layer():
     """Each feature draws its own, also where the layer is made while JAX traces."""
 
@@ -106,6 +124,10 @@ def test_optimiser_groups():
         ({"n_ssm": 3}, "S4D: `n_ssm` must divide `d_model`; got 3 and 4"),
         ({"init": "legt"}, "S4D: `init` must be one of 'legs', 'lin', 'inv'"),
         ({"discretization": "euler"}, "S4D: `discretization` must be one of"),
+        (
+            {"init": "dfout", "discretization": "bilinear"},
+            "S4D: `init='dfout'` places the poles of the zero-order hold.*got 'bilinear'",
+        ),
         ({"dt_transform": "log"}, "S4D: `dt_transform` must be one of"),
         ({"real_transform": "relu"}, "S4D: `real_transform` must be one of"),
         ({"algorithm": "parallel"}, "S4D: `algorithm` must be one of"),
