@@ -49,6 +49,11 @@ def _shared_states(size: Size) -> dict[str, Any]:
     return {"d_state": 2 * size.H}
 
 
+def _oscillators(size: Size) -> float:
+    """Counts real products between H features and 2 H complex states, and the recurrence."""
+    return 8 * size.H**2 + 16 * size.H
+
+
 def _convolution(size: Size) -> float:
     """Counts real transforms of input and output at twice the length, without the kernel."""
     return 10 * size.H * math.log2(2 * size.L)
@@ -70,6 +75,7 @@ CONTESTANTS = {
     "SGConv": Contestant(s5jax.SGConv, lambda size: {"l_max": size.L}, _convolution),
     "S5": Contestant(s5jax.S5, _shared_states, lambda s: _dense(s, s.H), (*SCANS, "pallas")),
     "LRU": Contestant(s5jax.LRU, _shared_states, lambda s: _dense(s, 2 * s.H), SCANS),
+    "LinOSS": Contestant(s5jax.LinOSS, lambda size: {"d_state": size.H}, _oscillators, SCANS),
     "GRU": Contestant(s5jax.GRU, lambda size: {"d_state": size.H}, lambda s: 14 * s.H**2),
     "Attention": Contestant(
         s5jax.Attention,
@@ -77,4 +83,4 @@ CONTESTANTS = {
         lambda s: 8 * s.H**2 + 2 * s.L * s.H,
     ),
 }
-"""All layers. S5 and LRU have 2 H states, as in the papers."""
+"""All layers. S5 and LRU have 2 H states, as in the papers, and LinOSS has 2 H oscillators."""

@@ -26,7 +26,10 @@ TESTS_LIMIT_S = 120
 JOB_LIMIT_S = 150
 LEAST_S = 15
 """No job starts with less time left."""
-SLOW = {("S5", "sequential"), ("LRU", "sequential"), ("DLR", "scan"), ("GRU", "auto")}
+SLOW = {
+    *((name, "sequential") for name in ("S5", "LRU", "LinOSS")),
+    *(("DLR", "scan"), ("GRU", "auto")),
+}
 """Layers and algorithms of tens of thousands of kernels."""
 TESTS = Path(__file__).parents[2] / "tests"
 
