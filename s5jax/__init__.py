@@ -28,6 +28,7 @@ from s5jax.models import ResidualBlock as ResidualBlock
 from s5jax.models import SequenceBackbone as SequenceBackbone
 from s5jax.models import SequenceClassifier as SequenceClassifier
 from s5jax.models import SequenceLabeler as SequenceLabeler
+from s5jax.models import find_pretrained as find_pretrained
 from s5jax.models import generate as generate
 from s5jax.models import list_pretrained as list_pretrained
 from s5jax.models import load as load

@@ -75,8 +75,9 @@ class TrainSelection(PlanSelection):
     """Number of runs: with --seed, and with the N - 1 seeds after it. Runs that are finished, or
     that another process is training, are not trained again."""
     init_from: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Model to start from: the folder of a finished run or of a saved model, or the name of a
-    pretrained one. The model options must make the same blocks; encoder and head may differ."""
+    """Model to start from: the folder of a finished run or of a saved model, the name of a
+    pretrained one, or hf://OWNER/NAME. The model options must make the same blocks; encoder and
+    head may differ."""
     pretrain: Objective | None = None
     """Learn the task's inputs instead of its targets: the next step of a causal model, or masked
     steps. --init-from of a later run takes what was learnt."""

@@ -15,22 +15,32 @@ from experiments.files import user_path
 
 FILES = ("model.json", "parameters.safetensors")
 BLOCKS = "backbone.blocks."
+HUB = "hf://"
 
 
 def find_model(source: str) -> Path:
     """Returns the folder of a pretrained model, of a finished run's model, or of a saved model.
 
+    A model on the Hugging Face Hub is downloaded.
+
     Raises:
-        UsageError: if the source is none of these.
+        UsageError: if the source is none of these, or cannot be downloaded.
     """
     known = s5jax.list_pretrained()
-    folder = known[source]["folder"] if source in known else user_path(source)
+    if source in known or source.startswith(HUB):
+        with blaming_options():
+            try:
+                folder = s5jax.find_pretrained(source)
+            except ImportError as error:
+                raise UsageError(str(error)) from error
+    else:
+        folder = user_path(source)
     for path in (folder / "model", folder):
         if all((path / name).is_file() for name in FILES):
             return path
     raise UsageError(
-        "--init-from must be the folder of a finished run or of a saved model, or one of "
-        f"{', '.join(known)}; got {source}."
+        f"--init-from must be the folder of a finished run or of a saved model, {HUB}OWNER/NAME "
+        f"with such a model, or one of {', '.join(known)}; got {source}."
     )
 
 
@@ -58,10 +68,7 @@ def initialize(model: nnx.Module, source: str) -> None:
         UsageError: if the models have no block in common, or blocks that differ.
     """
     with blaming_options():
-        if source in s5jax.list_pretrained():
-            saved = s5jax.load_pretrained(source)
-        else:
-            saved = s5jax.load(find_model(source))
+        saved = s5jax.load(find_model(source))
     saved = saved.model if isinstance(saved, s5jax.Pipeline) else saved
     root = "backbone." if isinstance(saved, s5jax.SequenceBackbone) else ""
     state = nnx.state(model)

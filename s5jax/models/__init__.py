@@ -13,6 +13,7 @@ from s5jax.models._model import SequenceLabeler as SequenceLabeler
 from s5jax.models._model import SequenceModel as SequenceModel
 from s5jax.models._pipeline import Pipeline as Pipeline
 from s5jax.models._pipeline import Preprocessing as Preprocessing
+from s5jax.models._pretrained import find_pretrained as find_pretrained
 from s5jax.models._pretrained import list_pretrained as list_pretrained
 from s5jax.models._pretrained import load_pretrained as load_pretrained
 from s5jax.models._references import references as references

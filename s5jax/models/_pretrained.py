@@ -57,8 +57,27 @@ def load_pretrained(name: str) -> Any:
         >>> print(*pipeline.preprocessing.classes)
         0 1 2 3 4 5 6 7 8 9
     """
+    return load(find_pretrained(name))
+
+
+def find_pretrained(name: str) -> Path:
+    """Returns the folder of a trained model, with the files that `save` writes.
+
+    Args:
+        name: as for `load_pretrained`; a model on the Hub is downloaded.
+
+    Raises:
+        ValueError: if there is no such model, a file differs from its published checksum, or the
+            Hub does not deliver it.
+        ImportError: for ``"hf://"`` without the package huggingface_hub.
+
+    Example:
+        >>> from s5jax import find_pretrained
+        >>> sorted(path.name for path in find_pretrained("digits-s5").iterdir())
+        ['model.json', 'parameters.safetensors', 'preprocessing.json']
+    """
     if isinstance(name, str) and name.startswith(HUB):
-        return load(_download(name))
+        return _download(name)
     index = _read_index()
     check_choice("load_pretrained", "name", name, index)
     for file, published in index[name]["files"].items():
@@ -69,7 +88,7 @@ def load_pretrained(name: str) -> Any:
                 f"load_pretrained: {path} must be the published file, whose sha256 is {published}; "
                 f"it is {found}. Install s5jax again."
             )
-    return load(FOLDER / name / "model")
+    return FOLDER / name / "model"
 
 
 def _read_index() -> dict[str, dict[str, Any]]:

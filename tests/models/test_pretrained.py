@@ -2,9 +2,9 @@
 
 import shutil
 import sys
-import types
 
 import pytest
+from offline_hub import OfflineHub
 
 import s5jax
 from s5jax.models import _pretrained
@@ -61,18 +61,10 @@ def test_unknown_names():
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A stand-in for huggingface_hub, whose repositories are folders."""
-    repositories = {"some/model": _pretrained.FOLDER / "digits-s5" / "model"}
-    repositories["some/run"] = _pretrained.FOLDER / "digits-s5"
-
-    def snapshot_download(repository, *, allow_patterns):
-        assert {"model.json", "model/parameters.safetensors"} < set(allow_patterns)
-        if repository not in repositories:
-            raise OSError("404 Client Error.\nRepository Not Found")
-        return str(repositories[repository])
-
-    module = types.SimpleNamespace(snapshot_download=snapshot_download)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    run = _pretrained.FOLDER / "digits-s5"
+    monkeypatch.setitem(
+        sys.modules, "huggingface_hub", OfflineHub({"some/model": run / "model", "some/run": run})
+    )
 
 
 @pytest.mark.parametrize("name", ["some/model", "some/run"])

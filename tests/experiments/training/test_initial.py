@@ -4,11 +4,13 @@ import dataclasses
 import re
 import shlex
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from offline_hub import OfflineHub
 
 import s5jax
 from experiments.cli.runs import parse_train
@@ -120,6 +122,24 @@ def test_sources(copy):
     assert find_model("digits-s5") == s5jax.list_pretrained()["digits-s5"]["folder"] / "model"
     with pytest.raises(UsageError, match=r"or one of .*digits-s5, .*; got nowhere\."):
         find_model("nowhere")
+
+
+def test_models_of_the_hub(saved, tmp_path, monkeypatch, toy):
+    (tmp_path / "empty").mkdir()
+    folders = {"some/model": tmp_path / "saved", "some/texts": tmp_path / "empty"}
+    monkeypatch.setitem(sys.modules, "huggingface_hub", OfflineHub(folders))
+    model, config = make(), dataclasses.replace(toy(), init_from="hf://some/model")
+    initialize(model, "hf://some/model")
+    assert different(values(s5jax.load(saved)), values(model)) == set()
+    checksum = with_checksum(dataclasses.replace(config, init_from=saved)).init_sha256
+    assert with_checksum(config).init_sha256 == checksum
+    with pytest.raises(UsageError, match=r"hf://OWNER/NAME with .*; got hf://some/texts\.$"):
+        find_model("hf://some/texts")
+    with pytest.raises(UsageError, match=r"hf://some/other cannot be downloaded: 404"):
+        find_model("hf://some/other")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UsageError, match=r"needs the package .* pip install huggingface_hub\.$"):
+        with_checksum(config)
 
 
 def test_a_run_starts_from_a_model_and_refuses_another(toy, copy, one_device, tmp_path):
