@@ -13,6 +13,7 @@ from experiments.bench.layers import layer_times
 from experiments.bench.page import write_page
 from experiments.bench.report import check_gpu, gpu_report
 from experiments.bench.roofline import Roofline
+from experiments.bench.series import series_speeds
 from experiments.config import Config
 from experiments.data.sources import DATA_DIR, Files
 from experiments.errors import UsageError
@@ -20,7 +21,7 @@ from experiments.files import check_output, replacing
 from experiments.recipes import get_recipe
 from experiments.records import write_json
 
-Suite = Literal["ci", "layers", "models", "tasks", "generators", "gpu", "compile"]
+Suite = Literal["ci", "layers", "models", "tasks", "generators", "series", "gpu", "compile"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,9 @@ class BenchFlags:
     suite: Suite = "ci"
     """ci: every claim about speed as a ratio, larger is better; layers: all layers against length,
     by every algorithm; models: the train step of every model; tasks: the input pipeline of every
-    task; generators: the synthetic data generators; gpu: time, memory and values on a GPU, in ten
-    minutes; compile: memory and traffic of programs for an NVIDIA H200 and a TPU v5e, compiled
-    here without them."""
+    task; generators: the synthetic data generators; series: training and streams of forecasts;
+    gpu: time, memory and values on a GPU, in ten minutes; compile: memory and traffic of programs
+    for an NVIDIA H200 and a TPU v5e, compiled here without them."""
     json: Path | None = None
     """File to write the rows to. The suite gpu also writes a page, FILE.md for FILE.json."""
     picture: Path | None = None
@@ -99,6 +100,7 @@ SUITES: dict[Suite, Callable[[BenchFlags, Roofline], Iterator[Any]]] = {
     "models": lambda flags, _: training.model_speeds(d_model=128, n_layers=4, batch_size=8),
     "tasks": lambda flags, _: pipelines.task_rows(Files(flags.data_dir)),
     "generators": lambda flags, _: pipelines.generator_rows(),
+    "series": lambda flags, _: series_speeds(),
     "gpu": lambda _, roofline: gpu_report(roofline),
     "compile": lambda flags, _: compiled_rows(),
 }

@@ -260,7 +260,7 @@ class ForecastStream:
         self.task, self._step = task, usual_step(task)
         graph, self._parameters = nnx.split(trained.model)
         self._state = trained.model.init_state((1,))
-        self._advance = _make_advance(graph)
+        self._advance = make_advance(graph)
         self._last: Mapping[str, Any] | None = None
 
     def step(self, row: Mapping[str, Any], future: Sequence[Mapping[str, Any]] = ()) -> Outlook:
@@ -320,7 +320,7 @@ class ForecastStream:
         return SeriesTable(times, zone, columns, np.array([0, len(rows)]), ("",), options.time)
 
 
-def _make_advance(graph: nnx.GraphDef) -> Callable[..., tuple[Any, jax.Array]]:
+def make_advance(graph: nnx.GraphDef) -> Callable[..., tuple[Any, jax.Array]]:
     """Returns a function that reads the first row into the state, and forecasts the others."""
 
     @jax.jit

@@ -22,6 +22,7 @@ from experiments.bench import (
     published,
     ratios,
     roofline,
+    series,
     suites,
     timing,
     training,
@@ -29,6 +30,7 @@ from experiments.bench import (
 from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.row import Row
 from experiments.config.models import MODELS
+from experiments.recipes import get_recipe
 
 NAMES = [
     *("s4d_kernel", "dlr_kernel", "s4_kernel", "hope_kernel"),
@@ -268,7 +270,7 @@ def test_bad_usage(command, args, words):
 def test_help_names_the_suites(command):
     code, out, _ = command(__main__, "--help")
     assert code == 0
-    assert all(word in out for word in ("ci", "layers", "models", "tasks", "generators"))
+    assert all(word in out for word in suites.SUITES)
 
 
 @pytest.mark.slow
@@ -289,6 +291,25 @@ def test_speed_of_all_models():
     speeds = list(training.model_speeds(d_model=8, n_layers=1, batch_size=1))
     assert [speed.model for speed in speeds] == list(MODELS)
     assert all(speed.tokens_per_s > 0 and speed.parameters > 0 for speed in speeds)
+
+
+def test_speed_of_forecasts(quick, monkeypatch):
+    monkeypatch.setattr(series, "ROUNDS", 1)
+    monkeypatch.setattr(series, "MODELS", ("s5",))
+    (speed,) = series.series_speeds("smoke")
+    assert speed.model == "s5"
+    assert min(speed.parameters, speed.samples_per_s, speed.row_ms) > 0
+    assert "windows/s" in str(speed)
+
+
+def test_a_stream_of_the_benchmark_forecasts_after_each_row(one_device):
+    setup = training.make_setup(get_recipe("forecast", "s5", "smoke"), one_device)
+    stream = series.Stream(setup)
+    before = stream.state
+    stream()
+    _, outputs = stream.advance(stream.parameters, before, stream.columns)
+    assert outputs.shape == (setup.task.options.horizon, setup.task.d_output)
+    assert not jax.tree.all(jax.tree.map(np.array_equal, before, stream.state))
 
 
 @pytest.mark.slow
