@@ -59,6 +59,15 @@ def model_rows() -> Iterator[str]:
         )
 
 
+def series_rows() -> Iterator[str]:
+    """Training and streaming of forecasts."""
+    for row in read("series")["rows"]:
+        yield (
+            f"| `{row['model']}` | {row['parameters']:,} | {number(row['samples_per_s'])} "
+            f"| {number(row['row_ms'])} |"
+        )
+
+
 def pipeline_rows() -> Iterator[str]:
     """The input pipeline of every task, and its generator alone."""
     pipelines = {row["name"].removesuffix("_pipeline"): row for row in read("tasks")["rows"]}

@@ -306,7 +306,8 @@ def test_figures():
     page = (ROOT / "docs/benchmarks.md").read_text()
     for name, cells in figures.ci_rows():
         assert re.search(f"^. `{name}` .*{re.escape(cells)}$", page, re.MULTILINE), (name, cells)
-    for row in itertools.chain(figures.model_rows(), figures.pipeline_rows()):
+    tables = figures.model_rows(), figures.series_rows(), figures.pipeline_rows()
+    for row in itertools.chain(*tables):
         assert row in page.splitlines(), row
     assert figures.ci_sentence() in " ".join(page.split())
     archives = (ROOT / "docs/archives.md").read_text().splitlines()
