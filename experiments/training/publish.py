@@ -45,7 +45,7 @@ SYNTHETIC_TASKS = (
     *(f"pathfinder_segmentation_{size}" for size in (128, 256, 512)),
 )
 DATA: dict[str, Data] = {
-    **dict.fromkeys(("digits", "digits_density"), DIGITS),
+    **dict.fromkeys(("digits", "digits_density", "noisy_digits"), DIGITS),
     **dict.fromkeys(("smnist", "psmnist"), MNIST),
     **dict.fromkeys(("image", "scifar", "noisy_scifar"), CIFAR10),
     **dict.fromkeys(("sc35", "sc10"), SPEECH),
