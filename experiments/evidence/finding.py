@@ -30,6 +30,8 @@ class Finding(NamedTuple):
     figure: str = ""
 
 
+DIGITS = {"mse": 5}
+"""Decimals of the figures of a metric that are not four."""
 Evidence = Callable[[Path], Finding]
 """From the folder of the records to a finding."""
 
@@ -222,5 +224,6 @@ def _join(statuses: Sequence[str]) -> Status:
 
 def _figure(runs: Sequence[Results]) -> str:
     n = len(runs)
-    text = f"{mean_and_deviation(values_of(runs))} {runs[0]['metric']}"
+    metric = runs[0]["metric"]
+    text = f"{mean_and_deviation(values_of(runs), digits=DIGITS.get(metric, 4))} {metric}"
     return f"{text} ({n} seed{'s' * (n > 1)})"

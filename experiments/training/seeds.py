@@ -75,7 +75,7 @@ def describe_spread(results: Sequence[Results]) -> str:
     return f"{head} {mean_and_deviation(values)} of {each}."
 
 
-def mean_and_deviation(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float], *, digits: int = 4) -> str:
     """Formats a mean, with the standard deviation of a sample of several."""
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
