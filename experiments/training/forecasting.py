@@ -81,6 +81,33 @@ def forecast_table(
     windows = [
         _cut_window(path, task, _select(table, i), step, start) for i in range(len(table.groups))
     ]
+    return _compute(model, task, windows, batch_size)
+
+
+def forecast_test(
+    model: nnx.Module, task: Forecast, *, n_series: int, batch_size: int
+) -> list[Outlook]:
+    """Forecasts the last test window of each series of the task's own table.
+
+    Args:
+        model: the trained model.
+        task: its task.
+        n_series: number of series, the first ones.
+        batch_size: series that are computed together.
+    """
+    table, origins = task.table, task.source("test", seed=0).origins
+    series = np.searchsorted(table.starts, origins, side="right") - 1
+    windows = []
+    for i in np.unique(series)[:n_series]:
+        origin = int(origins[series == i][-1] - table.starts[i])
+        windows.append(_make_window(str(task.path), task, _select(table, i), origin, task.step))
+    return _compute(model, task, windows, batch_size)
+
+
+def _compute(
+    model: nnx.Module, task: Forecast, windows: Sequence[Window], batch_size: int
+) -> list[Outlook]:
+    """Forecasts windows, those of the same length together."""
     found: dict[int, Outlook] = {}
     for length in {window.columns["x"].shape[1] for window in windows}:
         places = [i for i, w in enumerate(windows) if w.columns["x"].shape[1] == length]
@@ -176,7 +203,7 @@ def usual_step(task: Forecast) -> Step:
 def _cut_window(
     path: Path, task: Forecast, table: SeriesTable, step: Step, start: str | None
 ) -> Window:
-    """Extends a series to the end of the horizon, and prepares the inputs."""
+    """Finds the first row to forecast, and the window around it."""
     options = task.options
     where = f"{path}, {options.group} {table.groups[0]!r}" if options.group else str(path)
     targets = np.stack([table.columns[name] for name in options.targets], axis=1)
@@ -196,8 +223,13 @@ def _cut_window(
                 f"{where}: --start must be after the first row, {first}, and at most the last, "
                 f"{last}; got {start}. Leave it out to forecast what follows the table."
             )
-    table = _extend(where, options, table, origin, step)
-    return Window(table, origin, _inputs(task, table, origin, options.context))
+    return _make_window(where, task, table, origin, step)
+
+
+def _make_window(where: str, task: Forecast, table: SeriesTable, origin: int, step: Step) -> Window:
+    """Extends a series to the end of the horizon, and prepares the inputs."""
+    table = _extend(where, task.options, table, origin, step)
+    return Window(table, origin, _inputs(task, table, origin, task.options.context))
 
 
 def _read_start(start: str, table: SeriesTable) -> np.generic:

@@ -44,7 +44,7 @@ from experiments.training.metrics import BadSteps, MetricsLog, MetricsRow, summa
 from experiments.training.nonfinite import Report, investigate
 from experiments.training.optim import make_schedule
 from experiments.training.plan import make_plan
-from experiments.training.plot import plot_learning_curves
+from experiments.training.plot import plot_run
 from experiments.training.profile import Profile
 from experiments.training.setup import Setup, make_setup
 from experiments.training.steps import Leaves, Meter
@@ -384,7 +384,7 @@ class _Run:
             if preprocessing != s5jax.Preprocessing():
                 model = s5jax.Pipeline(model, preprocessing)
             s5jax.save(model, self.workdir / "model")
-            plot_learning_curves(self.workdir, metric=self.setup.task.metric)
+            plot_run(self.workdir, self.setup.task, batch_size=config.train.batch_size)
         results |= {
             "wall_s": round(time.monotonic() - self.started, 1),
             "samples_per_s": self.display.speed,

@@ -3,18 +3,33 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.training.forecasting import Outlook
+from experiments.tasks import Forecast, Task
+from experiments.training.finished import load_trained
+from experiments.training.forecasting import Outlook, forecast_test
 from experiments.training.metrics import read_rows
 
 MAX_PANELS = 12
 
 
-def plot_learning_curves(workdir: Path, *, metric: str) -> Path:
-    """Plots loss and metric over the steps, for training and validation.
+def plot_run(workdir: Path, task: Task, *, batch_size: int) -> None:
+    """Writes ``learning_curves.png``, and for forecasts ``forecast.png``, to a run's folder.
 
-    Returns:
-        The path of the picture, ``learning_curves.png`` in the run's folder.
+    The second picture has the last test window of each of the first dozen series.
+
+    Args:
+        workdir: the run's folder, with its saved model.
+        task: its task.
+        batch_size: series that are computed together.
     """
+    plot_learning_curves(workdir, metric=task.metric)
+    if isinstance(task, Forecast):
+        model = load_trained(workdir).model
+        outlooks = forecast_test(model, task, n_series=MAX_PANELS, batch_size=batch_size)
+        plot_forecasts(outlooks, task.options.targets, workdir / "forecast.png")
+
+
+def plot_learning_curves(workdir: Path, *, metric: str) -> None:
+    """Plots loss and metric over the steps, for training and validation."""
     from matplotlib.figure import Figure  # slow to import
 
     rows = read_rows(workdir)
@@ -30,9 +45,7 @@ def plot_learning_curves(workdir: Path, *, metric: str) -> Path:
         axes.set_xlabel("step")
         axes.set_ylabel(measure)
         axes.legend()
-    path = workdir / "learning_curves.png"
-    figure.savefig(path, dpi=120)
-    return path
+    figure.savefig(workdir / "learning_curves.png", dpi=120)
 
 
 def plot_forecasts(outlooks: Sequence[Outlook], targets: Sequence[str], path: Path) -> None:

@@ -71,7 +71,6 @@ class InformerSet(Forecast):
     """
 
     options_type = InformerOptions
-    generated = False
     published: ClassVar[Published]
 
     def __init__(self, options: InformerOptions, files: Files = DEFAULT_PATHS) -> None:

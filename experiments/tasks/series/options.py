@@ -16,7 +16,8 @@ class ForecastOptions(DataOptions):
     """Data: a table of time series, its columns, and the windows of a forecast."""
 
     file: str = ""
-    """A CSV or Parquet table with a column of times; by default a generated hourly series."""
+    """A CSV or Parquet table with a column of times; by default the monthly
+    temperatures of El Niño."""
     time: str = ""
     """Column of times, which must increase; by default the only column of times."""
     targets: tuple[str, ...] = ()

@@ -23,7 +23,6 @@ import s5jax
 from experiments.data.sources import DEFAULT_PATHS, Batch, Files, Split, digest
 from experiments.errors import UsageError
 from experiments.tasks._task import Task
-from experiments.tasks.series.generated import generate_series
 from experiments.tasks.series.losses import OUTPUTS, losses_of, target_moments
 from experiments.tasks.series.options import ForecastOptions
 from experiments.tasks.series.table import SeriesTable, read_series
@@ -43,6 +42,9 @@ ERRORS = tuple(
 )
 """Errors of the model and of the two naive forecasts, standardised and in the units of the data."""
 GAP = "gap"
+EL_NINO = Path(__file__).with_name("el_nino.csv")
+"""Monthly sea surface temperatures [°C] off Peru and Ecuador (Niño 1+2) from 1950 to 2010: the
+version ERSST.V3B of the NOAA, in the public domain, as statsmodels 0.15 ships it."""
 
 
 class Forecast(Task):
@@ -120,17 +122,15 @@ class Forecast(Task):
         """Number of series that are forecast together."""
         return len(self.options.targets)
 
-    @property
-    def generated(self) -> bool:
-        """Whether the series is generated."""
-        return not self.options.file
+    @functools.cached_property
+    def path(self) -> Path:
+        """The file of the table."""
+        return Path(self.options.file) if self.options.file else EL_NINO
 
     @functools.cached_property
     def table(self) -> SeriesTable:
         """The series in the units of the file."""
-        if self.generated:
-            return generate_series()
-        return read_series(Path(self.options.file), self.options)
+        return read_series(self.path, self.options)
 
     @functools.cached_property
     def parts(self) -> dict[Split, np.ndarray]:
@@ -164,7 +164,7 @@ class Forecast(Task):
         for name in (*self.options.targets, *self.options.known):
             if np.isnan(self.table.columns[name][rows]).all():
                 raise UsageError(
-                    f"{self.options.file}: column `{name}` has no value in the training part, the "
+                    f"{self.path}: column `{name}` has no value in the training part, the "
                     f"first {self.options.shares[0]:g} of the times. Leave it out of "
                     "--data.targets and --data.known, or change --data.shares."
                 )
@@ -212,13 +212,11 @@ class Forecast(Task):
         return Windows(self.series, origins, context=o.context, horizon=o.horizon, season=o.season)
 
     def _origins(self, split: Split) -> np.ndarray:
-        return find_origins(self.options, self.table, self.parts, split)
+        return find_origins(self.path, self.options, self.table, self.parts, split)
 
     def fingerprint(self, *, seed: int) -> dict[str, Any]:
-        """Returns sizes, columns and a digest of the file; nothing for the generated series."""
+        """Returns sizes, columns and a digest of the file."""
         del seed
-        if self.generated:
-            return {}
         table = self.table
         columns = {**table.columns, "times": table.times.view(np.int64), "starts": table.starts}
         return {
@@ -237,7 +235,9 @@ class Forecast(Task):
         length = f"{step.months} months" if step.months else length
         regularity = "uniform" if step.uniform else "irregular"
         known, calendar = (", ".join(x) or "none" for x in (options.known, self.calendar))
+        default = "El Niño, monthly sea temperatures: --data.file=FILE sets a table of your own."
         lines = [
+            *([default] if self.path == EL_NINO else []),
             *self.table.remarks,
             f"Targets: {', '.join(options.targets)}; known in advance: {known}; calendar: "
             f"{calendar}.",

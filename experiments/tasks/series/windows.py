@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -96,6 +97,7 @@ def split_rows(table: SeriesTable, shares: tuple[float, float, float]) -> dict[S
 
 
 def find_origins(
+    path: Path,
     options: ForecastOptions,
     table: SeriesTable,
     parts: Mapping[Split, np.ndarray],
@@ -119,7 +121,7 @@ def find_origins(
         found.append(origins[whole & (seen[origins + horizon] > seen[origins])])
     origins = np.concatenate(found)
     if not len(origins):
-        _refuse_short(options, table, parts, split)
+        _refuse_short(path, options, table, parts, split)
     n = options.n_examples(split)
     if n > len(origins):
         raise UsageError(
@@ -130,6 +132,7 @@ def find_origins(
 
 
 def _refuse_short(
+    path: Path,
     options: ForecastOptions,
     table: SeriesTable,
     parts: Mapping[Split, np.ndarray],
@@ -138,7 +141,6 @@ def _refuse_short(
     rows = max(
         int(parts[split][start:end].sum()) for start, end in itertools.pairwise(table.starts)
     )
-    where = options.file or "The generated series"
     share = dict(zip(get_args(Split), options.shares, strict=True))[split]
     if split == "train":
         need = options.context + options.horizon
@@ -147,11 +149,11 @@ def _refuse_short(
         need, rule = options.horizon, f"--data.horizon, {options.horizon} steps"
     if rows < need:
         raise UsageError(
-            f"{where}: the {split} part must be at least as long as {rule}; got {rows} rows "
+            f"{path}: the {split} part must be at least as long as {rule}; got {rows} rows "
             f"({share:g} of {len(np.unique(table.times))} times). Shorten the windows, or change "
             "--data.shares."
         )
     raise UsageError(
-        f"{where}: the {split} part has no window of {options.context} + {options.horizon} steps "
+        f"{path}: the {split} part has no window of {options.context} + {options.horizon} steps "
         "with an observed target. Shorten the windows, or change --data.shares."
     )

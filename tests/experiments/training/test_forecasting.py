@@ -15,8 +15,12 @@ import s5jax
 from experiments import predict as predict_module
 from experiments.config.models import S4DOptions
 from experiments.errors import UsageError
+from experiments.tasks import Forecast
 from experiments.tasks.series.options import ForecastOptions
 from experiments.training import ForecastStream, predict
+from experiments.training.finished import load_run
+from experiments.training.forecasting import forecast_test
+from experiments.training.plot import plot_run
 
 CONTEXT, HORIZON = 12, 4
 START = datetime.datetime(2026, 1, 1)
@@ -99,6 +103,30 @@ def test_command_line(command, run, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "out.png").convert("L"))
     assert picture.shape[1] > 500
     assert (picture < 128).any()
+
+
+def test_the_picture_of_a_run_is_the_last_test_window(run_of, tmp_path):
+    """Of each series; the second one ends earlier, inside the test part."""
+    table = [{**row, "who": "x"} for row in rows_of(200)]
+    table += [{**row, "who": "y"} for row in rows_of(190)]
+    run, path = run_of(table, group="who", stride=3), write(tmp_path / "train.csv", table)
+    sizes = {"context": CONTEXT, "horizon": HORIZON, "group": "who", "stride": 3}
+    task = Forecast(ForecastOptions(file=str(path), **sizes))
+    model = load_run(run)[2].model
+    x, y = forecast_test(model, task, n_series=5, batch_size=8)
+    for outlook, n in ((x, 200), (y, 190)):
+        origin = CONTEXT + (n - HORIZON - CONTEXT) // 3 * 3
+        expected = rows_of(n)[origin : origin + HORIZON]
+        times = [str(time)[:19].replace("T", " ") for time in outlook.times]
+        assert times == [row["time"] for row in expected]
+        np.testing.assert_allclose(outlook.truth[:, 0], [row["a"] for row in expected])
+        assert len(outlook.past) == CONTEXT
+        new = write(tmp_path / "new.csv", [{**row, "who": "y"} for row in rows_of(origin)])
+        rows = predict(run, new)
+        np.testing.assert_allclose(outlook.interval.mean[:, 0], [r["a"] for r in rows], rtol=1e-5)
+    assert len(forecast_test(model, task, n_series=1, batch_size=8)) == 1
+    plot_run(run, task, batch_size=8)
+    assert Image.open(run / "forecast.png").size[0] > 500
 
 
 def test_the_saved_model_returns_quantiles_in_the_units_of_the_data(run, tmp_path):

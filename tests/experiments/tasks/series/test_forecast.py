@@ -12,7 +12,6 @@ from scipy.stats import norm
 from experiments.config.models import GRUOptions, S5Options
 from experiments.errors import UsageError
 from experiments.tasks import Forecast
-from experiments.tasks.series.generated import generate_series
 from experiments.tasks.series.losses import OUTPUTS, interval_of, losses_of, target_moments
 from experiments.tasks.series.options import ForecastOptions
 
@@ -226,14 +225,17 @@ def test_refused_options(options, words):
         ForecastOptions(**options)
 
 
-def test_generated_series_has_two_seasons_and_a_trend():
-    table = generate_series()
-    y = table.columns["demand"].reshape(-1, 7, 24)
-    assert np.ptp(y.mean((0, 1))) > 15, "hours differ"
-    assert y[:, :5].mean() - y[:, 5:].mean() == pytest.approx(8, abs=0.5)
-    assert y[-4:].mean() - y[:4].mean() == pytest.approx(0.003 * 22 * 168, rel=0.2)
-    assert not np.array_equal(generate_series(1).columns["demand"], table.columns["demand"])
-    assert Forecast(ForecastOptions()).fingerprint(seed=0) == {}
+def test_without_a_file_the_table_is_el_nino(make):
+    task = Forecast(ForecastOptions())
+    assert "El Niño, monthly sea temperatures: --data.file=FILE sets" in task.note
+    assert (task.options.targets, task.options.season) == (("temperature",), 12)
+    assert task.step.months == 1
+    assert str(task.table.times[[0, -1]].astype("datetime64[M]")) == "['1950-01' '2010-12']"
+    years = task.table.columns["temperature"].reshape(-1, 12)
+    assert years.mean(axis=0).argmax() == 2, "the warmest month is March"
+    assert sorted(1950 + np.argsort(years[:, 5:].mean(axis=1))[-2:]) == [1983, 1997]
+    assert task.fingerprint(seed=0)["rows"] == 732
+    assert "El Niño" not in make(RAMP).note
 
 
 def test_a_fingerprint_sees_values_and_times(make):
@@ -284,4 +286,4 @@ def test_the_model_must_be_causal():
     task = Forecast(ForecastOptions(n_train=8))
     with pytest.raises(ValueError, match="must be False, as the task is causal"):
         S5Options().build(task, rngs=None)
-    assert dataclasses.replace(task.options).season == 24
+    assert dataclasses.replace(task.options).season == 12
