@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -288,10 +289,19 @@ def test_links(page):
 
 def test_figures_of_forecasting():
     page = (ROOT / "docs/forecasting.md").read_text()
-    results = json.loads((ROOT / "results/forecast-s5-cpu-seed0/results.json").read_text())
+    runs = [json.loads(path.read_text()) for path in ROOT.glob("results/forecast-*/*.json")]
+    assert len(runs) == 5
+
+    def cell(measure: str, split: str = "test") -> str:
+        values = [run[split][measure] for run in runs]
+        return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}".removesuffix(
+            " ± 0.000"
+        )
+
     for name in ("mse", "mae", "mse_units", "mae_units"):
-        cells = [f"{results['test'][name + naive]:.3f}" for naive in ("", "_last", "_season")]
+        cells = [cell(name + naive) for naive in ("", "_last", "_season")]
         assert f"| `{name}` | {' | '.join(cells)} |" in page
+    assert f"the model\n{cell('mse', 'validation')}" in page
 
 
 def test_figures_of_pretrained_models():

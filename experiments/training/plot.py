@@ -34,7 +34,9 @@ def plot_learning_curves(workdir: Path, *, metric: str) -> None:
 
     rows = read_rows(workdir)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, measure in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
+    measures = tuple(dict.fromkeys(("loss", metric)))
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(panels, measures, strict=True):
         for name, label, style in (
             (measure, "training", "-"),
             (f"validation_{measure}", "validation", "o-"),

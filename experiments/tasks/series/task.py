@@ -66,7 +66,6 @@ class Forecast(Task):
     causal = True
     measures = ("loss", *ERRORS)
     shown = "loss", "mse", "mse_last", "mse_season"
-    metric = "mse"
     larger_is_better = False
 
     def __init__(self, options: ForecastOptions, files: Files = DEFAULT_PATHS) -> None:
@@ -104,6 +103,7 @@ class Forecast(Task):
         self.length = options.context + options.horizon
         self.d_input, self.d_output = len(self._features()), OUTPUTS[options.loss] * self.n_targets
         self.irregular = options.gaps == "dt"
+        self.metric = "mse" if options.loss == "mse" else "loss"  # of which intervals are a part
 
     def _features(self) -> tuple[str, ...]:
         """Returns the names of the input features."""

@@ -238,6 +238,14 @@ def test_without_a_file_the_table_is_el_nino(make):
     assert "El Niño" not in make(RAMP).note
 
 
+@pytest.mark.parametrize("loss", OUTPUTS)
+def test_the_best_checkpoint_is_that_of_the_interval_too(loss, make):
+    task = make(RAMP, loss=loss)
+    assert (task.metric, task.larger_is_better) == ("mse" if loss == "mse" else "loss", False)
+    again = Forecast.for_prediction(task.options, task.files, None, task.preprocessing)
+    assert again.metric == task.metric
+
+
 def test_a_fingerprint_sees_values_and_times(make):
     first = make(RAMP).fingerprint(seed=0)
     assert (first["rows"], first["series"], first["columns"]) == (N, 1, "a")
