@@ -125,7 +125,7 @@ ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
-# The first forecasts are poor, as the stream has seen a few months only.
+# The first months of a stream have little context, and the El Niño of 1997 comes as a surprise.
 #
 # ## Classes of series
 #

@@ -10,8 +10,8 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
-SLOW = {"06_reinforcement_learning", "07_fine_tuning"}
-"""Notebooks that train for minutes."""
+SLOW = {"04_time_series", "06_reinforcement_learning", "07_fine_tuning"}
+"""Notebooks that train for more than half a minute."""
 
 
 def marked(script: Path):
