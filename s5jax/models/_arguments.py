@@ -11,12 +11,17 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, PyTree
 
 from s5jax._errors import check_choice, suggest
+from s5jax.layers._base import SequenceLayer
 from s5jax.layers._edits import Edits
 
 Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu", "gelu_linear"]
 Encoder = Literal["linear", "embedding", "one_hot"]
 Norm = Literal["batch", "layer", "scalar_layer"]
 TieDropout = Literal["all", "residual", "none"]
+LayerClass = Callable[..., SequenceLayer]
+LayerOptions = Mapping[str, Any] | Sequence[tuple[str, Any]]
+Layers = LayerClass | Sequence[tuple[LayerClass, LayerOptions]]
+"""One class for all blocks, or classes and options that the blocks repeat in this order."""
 
 TIES: Mapping[bool, TieDropout] = {True: "all", False: "none"}
 """Short forms of ``tie_dropout``."""
@@ -87,7 +92,7 @@ class BackboneArguments(BlockArguments, total=False):
     d_input: Required[int]
     d_model: Required[int]
     n_layers: Required[int]
-    layer_options: Mapping[str, Any] | Sequence[tuple[str, Any]]
+    layer_options: LayerOptions
     encoder: Encoder | Callable[..., nnx.Module]
     embedding_std: float | None
     final_norm: bool
@@ -126,6 +131,37 @@ def block_options(where: str, arguments: BlockArguments) -> BlockOptions:
     tie = TIES[bool(tie)] if isinstance(tie, bool | np.bool_) else tie
     options: dict[str, Any] = {**arguments, "tie_dropout": tie}
     return BlockOptions(**options)
+
+
+def layer_pattern(
+    where: str, layer: Layers, options: LayerOptions, n_layers: int
+) -> list[tuple[LayerClass, dict[str, Any]]]:
+    """Returns the layers of the first blocks with their options; the other blocks repeat them.
+
+    Raises:
+        ValueError: if a list of layers has other entries than pairs, stands beside options for all
+            layers, or does not divide the number of blocks.
+    """
+    if not isinstance(layer, Sequence):
+        return [(layer, dict(options))]
+    for pair in layer:
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not (is_pair and callable(pair[0]) and isinstance(pair[1], Mapping | tuple | list)):
+            raise ValueError(
+                f"{where}: a list of layers must hold pairs of a class and its options, such as "
+                f"(S5, {{'d_state': 64}}); got {pair!r}."
+            )
+    if options:
+        raise ValueError(
+            f"{where}: `layer_options` must be left out beside a list of layers; got "
+            f"{dict(options)}. Give each layer of the list its own options."
+        )
+    if not layer or n_layers % len(layer):
+        raise ValueError(
+            f"{where}: `n_layers` must be a multiple of the number of layers in the list, which "
+            f"the blocks repeat; got {n_layers} blocks for {len(layer)} layers."
+        )
+    return [(each, dict(its_options)) for each, its_options in layer]
 
 
 def check_names(where: str, given: Mapping[str, Any], known: type) -> None:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack, get_args
 
 import jax.numpy as jnp
@@ -16,7 +17,14 @@ from s5jax.layers._base import SequenceLayer
 from s5jax.layers._devices import along_time
 from s5jax.layers._edits import select
 from s5jax.layers._inputs import split_states
-from s5jax.models._arguments import BlockArguments, Encoder, block_options
+from s5jax.models._arguments import (
+    BlockArguments,
+    Encoder,
+    LayerOptions,
+    Layers,
+    block_options,
+    layer_pattern,
+)
 from s5jax.models._base import Call, Result, SequenceModule
 from s5jax.models._block import ResidualBlock
 from s5jax.models._depth import run_units
@@ -36,11 +44,12 @@ class SequenceBackbone(SequenceModule):
     ``step``.
 
     Args:
-        layer: class of the layers, for example `S5`.
+        layer: class of the layers, for example `S5`; or a list of pairs of a class and its
+            options, which the blocks repeat in this order.
         d_input: number of input features, or of tokens.
         d_model: number of features H of the blocks.
-        n_layers: number of blocks.
-        layer_options: further arguments of ``layer``.
+        n_layers: number of blocks, a multiple of the number of layers in a list.
+        layer_options: further arguments of ``layer``; none beside a list.
         encoder: ``"linear"`` for real inputs ``(*batch, L, d_input)``; ``"embedding"`` for integer
             ones ``(*batch, L)``, and ``"one_hot"`` for a linear map of their one-hot vectors, as S5
             has it.
@@ -61,27 +70,40 @@ class SequenceBackbone(SequenceModule):
 
     Raises:
         TypeError: for an argument that does not exist.
-        ValueError: for sizes that are not positive or an unknown option.
+        ValueError: for sizes that are not positive, an unknown option, or a list of layers that
+            does not fit.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
-        >>> from s5jax import S5, SequenceBackbone
+        >>> from s5jax import S5, Attention, SequenceBackbone
         >>> model = SequenceBackbone(
         ...     S5, d_input=3, d_model=4, n_layers=2, layer_options={"d_state": 8}, rngs=nnx.Rngs(0)
         ... )
         >>> model(jnp.ones((2, 10, 3))).shape
         (2, 10, 4)
+
+        Two recurrent blocks for each block of local attention, as in Griffin:
+
+        >>> recurrent, local = (S5, {"d_state": 8}), (Attention, {"n_heads": 2, "l_max": 64})
+        >>> model = SequenceBackbone(
+        ...     [recurrent, recurrent, local], d_input=3, d_model=4, n_layers=6, rngs=nnx.Rngs(0)
+        ... )
+        >>> [type(layer).__name__ for layer in model.layers]
+        ['S5', 'S5', 'Attention', 'S5', 'S5', 'Attention']
+
+    References:
+        De et al., "Griffin", 2024, https://arxiv.org/abs/2402.19427, for stacks of two layers.
     """
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         d_input: int,
         d_model: int,
         n_layers: int,
-        layer_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+        layer_options: LayerOptions = (),
         encoder: Encoder | Callable[..., nnx.Module] = "linear",
         embedding_std: float | None = None,
         final_norm: bool = False,
@@ -101,7 +123,9 @@ class SequenceBackbone(SequenceModule):
             check_choice(name, "encoder", encoder, get_args(Encoder))
             encoder = ENCODERS[encoder]
         self.d_input, self.d_model, self.n_layers = d_input, d_model, n_layers
-        self.layer, self.layer_options = layer, tuple(dict(layer_options).items())
+        pattern = layer_pattern(name, layer, layer_options, n_layers)
+        kept = tuple((each, tuple(its_options.items())) for each, its_options in pattern)
+        self.layer, self.layer_options = kept[0] if callable(layer) else (kept, ())
         self.embedding_std, self.final_norm = embedding_std, final_norm
         self.ffn_every, self.remat = ffn_every, remat
         self.dtype, self.param_dtype = dtype, param_dtype
@@ -112,8 +136,8 @@ class SequenceBackbone(SequenceModule):
         self.encoder = self.encode.kind
         block: dict[str, Any] = common | dataclasses.asdict(self.options)
         self.blocks = nnx.List(
-            ResidualBlock(layer(d_model=d_model, **common, **dict(layer_options)), **block)
-            for _ in range(n_layers)
+            ResidualBlock(each(d_model=d_model, **common, **its_options), **block)
+            for each, its_options in pattern * (n_layers // len(pattern))
         )
         self.feed_forwards = nnx.List(
             FeedForward(d_model, self.options, **common)
@@ -173,17 +197,18 @@ class SequenceBackbone(SequenceModule):
             run_feed_forward = explain_writes(remat(run_feed_forward))
 
         def run_unit(unit: Any, x: Array, before: PyTree, rngs: nnx.Rngs | None) -> Any:
-            *blocks, feed_forward = unit
             states = []
-            for block, state in zip(blocks, before, strict=True):
+            for (block, feed_forward), state in zip(unit, before, strict=True):
                 x, new_state = run_block(block, x, state, rngs)
+                x = x if feed_forward is None else run_feed_forward(feed_forward, x, rngs)
                 states.append(new_state)
-            return x if feed_forward is None else run_feed_forward(feed_forward, x, rngs), states
+            return x, states
 
-        n = self.ffn_every or 1
-        starts = range(0, self.n_layers, n)
-        units = [(*self.blocks[i : i + n], self._after(min(i + n, self.n_layers))) for i in starts]
-        first = [tuple(before[i : i + n]) for i in starts]
+        n = math.lcm(self.ffn_every or 1, 1 if callable(self.layer) else len(self.layer))
+        pairs = tuple((block, self._after(i)) for i, block in enumerate(self.blocks, 1))
+        units, first = (
+            [each[i : i + n] for i in range(0, self.n_layers, n)] for each in (pairs, before)
+        )
         x, states = run_units(run_unit, units, x, first, rngs, remat=self.remat)
         if self.last_norm is not None:
             x = normalise(self.last_norm, x, valid)

@@ -1,6 +1,6 @@
 """Models that pool a sequence into one vector: classifiers of sequences, and of pairs of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Required, Unpack, get_args
 
 import jax.numpy as jnp
@@ -8,11 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Inexact, Integer, PyTree, Shaped
 
 from s5jax._errors import check_choice, check_positive
-from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import output_map
 from s5jax.layers._edits import select
 from s5jax.layers._inputs import check_state, exportable
-from s5jax.models._arguments import BackboneArguments
+from s5jax.models._arguments import BackboneArguments, Layers
 from s5jax.models._base import Call, Result
 from s5jax.models._model import SequenceModel
 
@@ -46,7 +45,7 @@ class PooledModel(SequenceModel):
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         d_output: int,
         pooling: Pooling = "mean",
@@ -144,7 +143,7 @@ class SequenceClassifier(PooledModel):
     sequence so far: the state of the mean is a sum and a count.
 
     Args:
-        layer: class of the layers, for example `S5`.
+        layer: class of the layers, for example `S5`, or a list of them as in `SequenceBackbone`.
         d_output: number of classes.
         pooling: ``"mean"`` over time, or ``"last"`` step; both leave padding out.
         mask_padding: if False, only the pooling knows ``lengths``, as in the published S5: norms
@@ -190,7 +189,7 @@ class DocumentMatcher(PooledModel):
     sequences, and a chunk whose ``lengths`` are 0 for one of them leaves that one as it is.
 
     Args:
-        layer: class of the layers, for example `S5`.
+        layer: class of the layers, for example `S5`, or a list of them as in `SequenceBackbone`.
         rngs: source of the key ``params``.
         **classifier: the other arguments of `SequenceClassifier`.
 
@@ -217,7 +216,7 @@ class DocumentMatcher(PooledModel):
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         rngs: nnx.Rngs,
         **classifier: Unpack[PooledArguments],

@@ -27,10 +27,10 @@ def upgrade(
         The arguments and the arrays.
     """
     arguments = dict(arguments)
-    if "layer" in arguments:
+    if isinstance(arguments.get("layer"), dict):
         options = _rename(dict(arguments["layer_options"]), arguments["layer"]["class"])
         arguments["layer_options"] = list(map(list, options.items()))
-    else:
+    elif "layer" not in arguments:
         arguments = _rename(arguments, kind)
     if not has_backbone:
         return arguments, dict(arrays)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import jax.numpy as jnp
@@ -12,9 +12,8 @@ from jaxtyping import Array, Inexact
 
 from s5jax._errors import check_choice, check_positive
 from s5jax._promotion import with_axes
-from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import output_map
-from s5jax.models._arguments import BackboneArguments, Encoder
+from s5jax.models._arguments import BackboneArguments, Encoder, Layers
 from s5jax.models._model import StepwiseModel
 from s5jax.ops import pooled_conv
 
@@ -98,7 +97,7 @@ class ImageRegressor(StepwiseModel):
     published model of irregularly sampled pendulums, with H = 30.
 
     Args:
-        layer: class of the layers, for example `S5`.
+        layer: class of the layers, for example `S5`, or a list of them as in `SequenceBackbone`.
         d_output: number of targets; the outputs are all means, then all variances.
         image_shape: height and width of the images, multiples of 8.
         rngs: source of the key ``params``.
@@ -129,7 +128,7 @@ class ImageRegressor(StepwiseModel):
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         d_output: int,
         image_shape: Sequence[int] = (24, 24),

@@ -11,12 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact, PyTree, Shaped
 
 from s5jax._errors import check_choice, check_integers, check_positive
-from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import flat_apply, output_map
 from s5jax.layers._edits import select
 from s5jax.layers._inputs import as_array
 from s5jax.models._adaptive import AdaptiveEmbedding
-from s5jax.models._arguments import BackboneArguments, CallArguments, check_rate
+from s5jax.models._arguments import BackboneArguments, CallArguments, Layers, check_rate
 from s5jax.models._base import Call, Result
 from s5jax.models._dropout import drop
 from s5jax.models._encoders import TokenEmbedding
@@ -40,7 +39,8 @@ class LanguageModel(StepwiseModel):
     Generation is a loop over ``step``: see `s5jax.generate`.
 
     Args:
-        layer: class of the layers, for example `S5`; causal.
+        layer: class of the layers, for example `S5`, or a list of them as in `SequenceBackbone`;
+            causal.
         tie_embedding: read the logits off with the embedding of the input.
         embedding_dropout: rate of the drops of single entries after the embedding and before the
             logits, on both sides before a projection.
@@ -78,7 +78,7 @@ class LanguageModel(StepwiseModel):
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         tie_embedding: bool = True,
         embedding_dropout: float = 0.0,
@@ -104,7 +104,7 @@ class LanguageModel(StepwiseModel):
             embedding = functools.partial(AdaptiveEmbedding, **adaptive)
         backbone["encoder"] = functools.partial(embedding, dropout=embedding_dropout)
         super().__init__(layer, rngs=rngs, **backbone)
-        if self.layers[0].bidirectional:
+        if any(layer.bidirectional for layer in self.layers):
             raise ValueError(
                 "LanguageModel: `layer_options` must not ask for a bidirectional layer, which sees "
                 "the tokens that it is to predict; leave `bidirectional` out."

@@ -1,6 +1,6 @@
 """Whole models: a backbone and a head."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from flax import nnx
@@ -10,7 +10,7 @@ from s5jax._errors import check_positive
 from s5jax.layers._base import SequenceLayer
 from s5jax.layers._dense import flat_apply, output_map
 from s5jax.layers._edits import select
-from s5jax.models._arguments import BackboneArguments, Encoder, check_names
+from s5jax.models._arguments import BackboneArguments, Encoder, Layers, check_names
 from s5jax.models._backbone import SequenceBackbone
 from s5jax.models._base import Call, Result, SequenceModule
 
@@ -19,14 +19,15 @@ class SequenceModel(SequenceModule):
     """Base class of whole models: ``backbone``, and a head that a subclass adds.
 
     Args:
-        layer: class of the layers, for example `s5jax.S5`.
+        layer: class of the layers, for example `s5jax.S5`, or a list of them as in
+            `s5jax.SequenceBackbone`.
         rngs: source of the key ``params``.
         **backbone: the other arguments of `s5jax.SequenceBackbone`.
     """
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         rngs: nnx.Rngs,
         **backbone: Unpack[BackboneArguments],
@@ -110,7 +111,8 @@ class SequenceLabeler(StepwiseModel):
     them from the end.
 
     Args:
-        layer: class of the layers, for example `s5jax.S5`.
+        layer: class of the layers, for example `s5jax.S5`, or a list of them as in
+            `s5jax.SequenceBackbone`.
         d_output: number of targets or classes.
         rngs: source of the key ``params``.
         **backbone: the other arguments of `s5jax.SequenceBackbone`.
@@ -137,7 +139,7 @@ class SequenceLabeler(StepwiseModel):
 
     def __init__(
         self,
-        layer: Callable[..., SequenceLayer],
+        layer: Layers,
         *,
         d_output: int,
         rngs: nnx.Rngs,

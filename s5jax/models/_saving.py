@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import itertools
 import json
 import reprlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -195,9 +196,11 @@ def _check_class(path: Path, name: Any, classes: Classes) -> None:
 
 def _class_names(arguments: Any) -> Iterator[Any]:
     """The names of classes among arguments that were read from a file."""
-    for value in arguments.values():
+    for value in arguments.values() if isinstance(arguments, dict) else arguments:
         if isinstance(value, dict) and "class" in value:
             yield value["class"]
+        elif isinstance(value, list):
+            yield from _class_names(value)
 
 
 def _arguments(model: Any) -> dict[str, Any]:
@@ -334,10 +337,15 @@ def _build(
     name: str, arguments: dict[str, Any], arrays: Mapping[str, np.ndarray], classes: Classes
 ) -> nnx.Module:
     """The model without its values."""
-    _check_sizes([*arguments.items(), *arguments.get("layer_options", ())], arrays)
+    layer = arguments.get("layer")
+    stack = layer if isinstance(layer, list) else [(layer, arguments.get("layer_options", ()))]
+    sizes = itertools.chain(arguments.items(), *(options for _, options in stack))
+    _check_sizes(sizes, arrays)
     decoded = {name: _decode(value, classes) for name, value in arguments.items()}
     if "layer_options" in decoded:
         decoded["layer_options"] = dict(decoded["layer_options"])
+    if isinstance(layer, list):
+        decoded["layer"] = [(each, dict(options)) for each, options in decoded["layer"]]
     build: Any = classes[name]
     return nnx.eval_shape(lambda: build(**decoded, rngs=nnx.Rngs(0)))
 

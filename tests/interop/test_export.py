@@ -18,7 +18,7 @@ from flax import nnx
 from helpers import LAYERS, H, assert_close, normal, tiers
 
 import s5jax
-from s5jax import S5, Pipeline, Preprocessing
+from s5jax import S5, Attention, Pipeline, Preprocessing
 from s5jax.interop import export_onnx, export_stablehlo, load_exported
 from s5jax.interop._real import real_function
 
@@ -38,6 +38,15 @@ MODELS = {
         S5, d_input=3, d_output=2, norm="layer", rngs=nnx.Rngs(0), **SMALL
     ),
     "language": lambda: s5jax.LanguageModel(S5, d_input=9, rngs=nnx.Rngs(0), **SMALL),
+    "stack": lambda: s5jax.SequenceLabeler(
+        [(S5, {"d_state": 4}), (Attention, {"n_heads": 2, "l_max": 4})],
+        d_input=3,
+        d_output=2,
+        d_model=4,
+        n_layers=2,
+        norm="layer",
+        rngs=nnx.Rngs(0),
+    ),
     "matcher": lambda: s5jax.DocumentMatcher(S5, d_input=3, d_output=2, rngs=nnx.Rngs(0), **SMALL),
 }
 MODULES = {name: row.make for name, row in LAYERS.items() if not row.bidirectional} | MODELS

@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from helpers import LAYERS, assert_close, make_for_devices, normal, run, tiers, weigh
+from helpers import (
+    LAYERS,
+    assert_close,
+    loss_and_grads,
+    make_for_devices,
+    normal,
+    run,
+    tiers,
+    weigh,
+)
 from jax.sharding import AxisType
 from programs import collectives
 
@@ -20,6 +29,7 @@ from s5jax import (
     S5,
     Attention,
     SequenceClassifier,
+    SequenceLabeler,
     SGConv,
 )
 
@@ -97,6 +107,26 @@ def test_a_split_layer_is_the_whole_one(name, edits):
     arguments = {k: everything(LAYERS[name])[k] for k in edits}
     rtol = 1e-4 if (name, edits) == ("attention", ("lengths",)) else 2e-5
     assert_close(*both_ways(layer, arguments), rtol=rtol)
+
+
+@pytest.mark.slow
+def test_a_split_stack_is_the_whole_one():
+    layers = [
+        (S5, {"d_state": 8}),
+        (Attention, {"n_heads": 4, "l_max": 5}),
+        (SGConv, {"l_max": L, "kernel_dim": 3}),
+    ]
+    model = SequenceLabeler(
+        layers, d_input=3, d_output=2, d_model=8, n_layers=3, norm="layer", rngs=nnx.Rngs(0)
+    )
+
+    def loss(model, u):
+        return weigh(model(u, lengths=LENGTHS, resets=RESETS))
+
+    u = normal(1, B, L, 3)
+    with jax.set_mesh(split()):
+        found = loss_and_grads(model, loss, u)
+    assert_close(found, loss_and_grads(model, loss, u), rtol=2e-5)
 
 
 def test_one_step_length_for_all():

@@ -15,6 +15,10 @@ EDITS = {
     "lengths": jnp.array([9, 5]),
     "resets": normal(1, 2, 9) > 1,
 }
+STACK = {
+    "layer": [(S5, {"d_state": 4}), (Attention, {"n_heads": 2, "l_max": 3})],
+    "layer_options": {},
+}
 
 
 def classifier(layer=S5, **options):
@@ -74,6 +78,7 @@ def products(model, u=U, **arguments):
         pytest.param({"layer": S4D}, EDITS, marks=pytest.mark.slow),
         pytest.param({"layer": GRU}, EDITS, marks=pytest.mark.slow),
         pytest.param({"layer": Attention}, EDITS, marks=pytest.mark.slow),
+        pytest.param({**STACK, "ffn_every": 3, "n_layers": 20}, EDITS, marks=pytest.mark.slow),
         pytest.param(
             {"layer_options": {"d_state": 4, "algorithm": "block"}}, {}, marks=pytest.mark.slow
         ),
@@ -98,6 +103,12 @@ def test_depth_adds_nothing_to_the_program(platform, options):
     assert few == many
     platform("cpu")
     assert products(classifier(n_layers=3, **options)) < products(classifier(n_layers=6, **options))
+
+
+def test_stacks_are_scanned_by_periods(platform):
+    platform("tpu")
+    one, few, many = (products(classifier(n_layers=n, **STACK)) for n in (2, 6, 10))
+    assert one < few == many
 
 
 def test_states_pass_through_the_loop(platform):

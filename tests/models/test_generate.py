@@ -7,21 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import LAYERS, assert_close, run, tiers
+from helpers import LAYERS, Row, assert_close, run, tiers
 
 from s5jax import LanguageModel, SequenceLabeler, generate
 from s5jax.models._generate import _choose
 
 V, KEY = 11, jax.random.key(0)
 STREAMING = [name for name, row in LAYERS.items() if not row.bidirectional and "leaky" not in name]
-FAST = ("gru",)
+STACK = Row([(LAYERS[name].layer, LAYERS[name].options) for name in ("sgconv", "attention")])
+FAST = ("gru", "stack")
 sampled = functools.partial(jax.jit, static_argnames=("n", "temperature", "top_k", "top_p"))(
     generate
 )
 
 
 def language_model(name="s5", **options):
-    row = LAYERS[name]
+    row = STACK if name == "stack" else LAYERS[name]
     options = {"d_model": 4, "n_layers": 2, "norm": "layer", "embedding_std": 1.0} | options
     model = LanguageModel(
         row.layer, d_input=V, layer_options=row.options, rngs=nnx.Rngs(0), **options
@@ -32,7 +33,7 @@ def language_model(name="s5", **options):
 
 @pytest.mark.parametrize(
     "name",
-    tiers(STREAMING, FAST),
+    tiers([*STREAMING, "stack"], FAST),
 )
 def test_greedy_output_equals_full_recomputation(name):
     """The likeliest token after all tokens before it, read anew from the start as a whole."""

@@ -16,6 +16,7 @@ from s5jax import (
     ImageRegressor,
     LanguageModel,
     SequenceLabeler,
+    SGConv,
     load,
     save,
 )
@@ -54,6 +55,11 @@ def inputs(model, L, seed=0):
     return normal(seed, 3, *pair, L, model.d_input)
 
 
+LOCAL = (Attention, ATTENTION_OPTIONS)
+STACKS = {
+    "language": [(S5, {"d_state": 8}), LOCAL],
+    "labeler": [(SGConv, {"l_max": 6, "kernel_dim": 3}), LOCAL, (GRU, GRU_OPTIONS)],
+}
 MODELS = {
     "matcher": lambda: matcher(prenorm=False),
     "matcher_batch_norm": lambda: matcher(S5, layer_options={"d_state": 8}, norm="batch"),
@@ -63,8 +69,10 @@ MODELS = {
     "language_model_untied": lambda: language_model(
         S5, layer_options={"d_state": 8}, tie_embedding=False
     ),
+    "language_stack": lambda: language_model(STACKS["language"], layer_options={}, n_layers=2),
+    "labeler_stack": lambda: labeler(STACKS["labeler"], layer_options={}, n_layers=3, ffn_every=2),
 }
-each = pytest.mark.parametrize("name", tiers(MODELS, {"image_regressor", "language_model"}))
+each = pytest.mark.parametrize("name", tiers(MODELS, {"image_regressor", "language_stack"}))
 
 
 @functools.cache
@@ -201,6 +209,12 @@ def test_bad_options_are_refused():
         (lambda: labeler(d_output=0), "`d_output` must be a positive integer"),
         (
             lambda: language_model(S5, layer_options={"d_state": 8, "bidirectional": True}),
+            "must not ask for a bidirectional layer",
+        ),
+        (
+            lambda: language_model(
+                [LOCAL, (GRU, {"d_state": 3, "bidirectional": True})], layer_options={}, n_layers=2
+            ),
             "must not ask for a bidirectional layer",
         ),
         (lambda: language_model(encoder="linear"), "`encoder` must be one of 'embedding'"),
