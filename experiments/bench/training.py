@@ -15,7 +15,7 @@ from experiments.bench import published
 from experiments.bench.row import Row
 from experiments.bench.timing import compiling_afresh, interleaved_medians, seconds_per_run
 from experiments.config import Config
-from experiments.config.models import MODELS, S5Options
+from experiments.config.models import LAYERS, S5Options
 from experiments.devices.mesh import make_mesh
 from experiments.recipes import get_recipe
 from experiments.training.loop import fit
@@ -114,13 +114,14 @@ class ModelSpeed:
 
 
 def model_speeds(*, d_model: int, n_layers: int, batch_size: int) -> Iterator[ModelSpeed]:
-    """Measures all models on Pathfinder images, with equal width and depth and 64 states.
+    """Measures the models of one layer each on Pathfinder images.
 
-    Attention covers the whole sequence of 1,024 steps.
+    Width and depth are equal, and layers have 64 states. Attention covers the whole sequence of
+    1,024 steps.
     """
     mesh = make_mesh("data=1", batch_size=batch_size)
     steps, setups = {}, {}
-    for name, options in MODELS.items():
+    for name, options in LAYERS.items():
         states: dict[str, Any] = (
             {"d_state": 64} if "d_state" in options.__dataclass_fields__ else {}
         )

@@ -1,120 +1,15 @@
-"""The models by name: their options and their construction."""
+"""The models by name, and the options of their layers."""
 
+import ast
 import dataclasses
-from typing import Any, ClassVar, Literal
-
-from flax import nnx
-from jax.typing import DTypeLike
+import typing
+from typing import Any, Literal
 
 import s5jax
-from experiments.errors import check_positive, check_share
-from experiments.tasks import Head, Task
-from s5jax.models import BlockOptions
-
-HEADS: dict[Head, type[s5jax.models.SequenceModel]] = {
-    "classify": s5jax.SequenceClassifier,
-    "match": s5jax.DocumentMatcher,
-    "label": s5jax.SequenceLabeler,
-    "language": s5jax.LanguageModel,
-    "image_regression": s5jax.ImageRegressor,
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelOptions(BlockOptions):
-    """Model: the residual stack, common to all models."""
-
-    name: ClassVar[str]
-    layer: ClassVar[type[s5jax.SequenceLayer]]
-
-    n_layers: int = 6
-    """Residual blocks."""
-    d_model: int = 128
-    """Features of a block."""
-    final_norm: bool = False
-    """Normalise once more after the last block."""
-    pooling: Literal["mean", "last"] = "mean"
-    """Reduction of a sequence to one vector."""
-    bidirectional: bool = True
-    """Read the sequence in both directions."""
-    token_encoder: Literal["embedding", "one_hot"] = "embedding"
-    """Encoding of tokens: S4's table, or S5's dense map of one-hot vectors."""
-    embedding_std: float = 1.0
-    """Standard deviation of the initial embedding; the default is PyTorch's."""
-    mask_padding: bool = True
-    """Exclude padding everywhere; otherwise from pooling only, as the published S5."""
-    ffn_every: int | None = None
-    """A feed-forward block of four times the width follows every n-th block; by default none."""
-    embedding_dropout: float = 0.0
-    """Share of entries dropped after the embedding and before the logits of a language model."""
-    cutoffs: tuple[int, ...] = ()
-    """Token ranks at each of which a language model's vectors become four times shorter."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        sizes = {"n_layers": self.n_layers, "d_model": self.d_model}
-        check_positive(self, **sizes, norm_epsilon=self.norm_epsilon)
-        check_positive(self, embedding_std=self.embedding_std)
-        check_share(
-            self, norm_momentum=self.norm_momentum, embedding_dropout=self.embedding_dropout
-        )
-
-    def layer_options(self, task: Task) -> dict[str, Any]:
-        """Returns the arguments of the layer: all options except those of the stack."""
-        del task
-        shared = {field.name for field in dataclasses.fields(ModelOptions)} - {"bidirectional"}
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in shared
-        }
-
-    def build(
-        self, task: Task, *, dtype: DTypeLike | None = None, remat: bool = False, rngs: nnx.Rngs
-    ) -> nnx.Module:
-        """Builds a new model for a task; ``dtype`` and ``remat`` as in s5jax."""
-        if task.causal and self.bidirectional:
-            raise ValueError(
-                f"{type(self).__name__}: `bidirectional` must be False, as the task is causal; "
-                "set --model.bidirectional=False."
-            )
-        if task.irregular and not self.layer.continuous_time:
-            raise ValueError(
-                f"{type(self).__name__}: layers in discrete time do not accept the task's step "
-                "lengths; append them to the inputs (pendulum and forecast: --data.gaps=append), "
-                "or choose S4, S4D, S5 or LinOSS."
-            )
-        model, options = HEADS[task.head], self.head_options(task)
-        return model(
-            self.layer,
-            d_input=task.d_input,
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            layer_options=self.layer_options(task),
-            encoder="linear" if task.encoder == "linear" else self.token_encoder,
-            embedding_std=self.embedding_std,
-            final_norm=self.final_norm,
-            ffn_every=self.ffn_every,
-            remat=remat,
-            dtype=dtype,
-            rngs=rngs,
-            **options,
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(BlockOptions)},
-        )
-
-    def head_options(self, task: Task) -> dict[str, Any]:
-        """Returns the arguments of the task's head."""
-        if task.head == "language":
-            return {"embedding_dropout": self.embedding_dropout, "cutoffs": self.cutoffs}
-        if self.embedding_dropout or self.cutoffs:
-            raise ValueError(
-                f"{type(self).__name__}: `embedding_dropout` and `cutoffs` are options of language "
-                f"models; got {self.embedding_dropout} and {self.cutoffs} for another task."
-            )
-        if task.head in ("classify", "match"):
-            pool = {"pooling": self.pooling, "mask_padding": self.mask_padding}
-            return {"d_output": task.d_output, **pool}
-        return {"d_output": task.d_output}
+from experiments.config.stack import ModelOptions as ModelOptions
+from experiments.config.strict import convert
+from experiments.errors import choose
+from experiments.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -321,7 +216,7 @@ class GRUOptions(ModelOptions):
     """Units per direction."""
 
 
-MODELS: dict[str, type[ModelOptions]] = {
+LAYERS: dict[str, type[ModelOptions]] = {
     options.name: options
     for options in (
         S5Options,
@@ -336,3 +231,74 @@ MODELS: dict[str, type[ModelOptions]] = {
         GRUOptions,
     )
 }
+"""Models of one kind of layer."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HybridOptions(ModelOptions):
+    """Model: a stack of different layers, by default two of S5 for one of local attention."""
+
+    name = "hybrid"
+
+    layers: tuple[str, ...] = ("s5", "s5", "attention:window=1024")
+    """Layers that the blocks repeat; options follow a name, as in s5:d_state=64,n_blocks=4."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n = len(self.layers)
+        if not self.parts or self.n_layers % n:
+            raise ValueError(
+                "HybridOptions: `n_layers` must be a multiple of the number of `layers`, which the "
+                f"blocks repeat; got {self.n_layers} blocks for {n} layers."
+            )
+
+    @property
+    def parts(self) -> list[ModelOptions]:
+        """The options of each of the layers."""
+        return [read_layer(text, bidirectional=self.bidirectional) for text in self.layers]
+
+    @property
+    def continuous_time(self) -> bool:
+        """Whether step lengths have a meaning, to all layers."""
+        return all(part.continuous_time for part in self.parts)
+
+    def layers_of(self, task: Task) -> dict[str, Any]:
+        """Returns the layers and their options."""
+        return {"layer": [(part.layer, part.layer_options(task)) for part in self.parts]}
+
+
+def read_layer(text: str, **stack: Any) -> ModelOptions:
+    """Reads a layer and its options.
+
+    Args:
+        text: a name in ``LAYERS``, and its options, as in ``s5:d_state=64,n_blocks=4``.
+        **stack: options of the stack.
+
+    Raises:
+        UsageError: if there is no such layer or option, or a value is of another type.
+
+    Example:
+        >>> read_layer("attention:n_heads=2,window=128").window
+        128
+    """
+    name, _, settings = text.partition(":")
+    options = choose("layer", name, LAYERS)
+    hints = {option: typing.get_type_hints(options)[option] for option in options.own_options()}
+    values = {}
+    for setting in filter(None, settings.split(",")):
+        option, _, value = setting.partition("=")
+        kind = choose(f"option of {name}", option, hints)
+        values[option] = convert(kind, _literal(value), f"{name}:{option}")
+    return options(**values, **stack)
+
+
+def _literal(text: str) -> Any:
+    """The value that a text stands for in Python, or else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+MODELS: dict[str, type[ModelOptions]] = {**LAYERS, HybridOptions.name: HybridOptions}
+"""All models."""

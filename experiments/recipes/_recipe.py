@@ -12,6 +12,7 @@ from experiments.config.models import (
     DLROptions,
     GRUOptions,
     HOPEOptions,
+    HybridOptions,
     LinOSSOptions,
     LRUOptions,
     ModelOptions,
@@ -98,6 +99,7 @@ DONORS = {
     "linoss": ("s5", "lru", "s4", "dlr"),
     "attention": ("s4", "s4d", "s5", "dlr"),
     "gru": ("s4", "s4d", "s5", "dlr"),
+    "hybrid": ("s5", "s4", "s4d", "dlr"),
 }
 """The models whose published settings a model adopts on a task, the nearest first."""
 LOCAL_ATTENTION = 1024
@@ -115,6 +117,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "linoss": {"d_state": 32},
     "attention": {"n_heads": 2, "window": 32},
     "gru": {"d_state": 32},
+    "hybrid": {"layers": ("s5:d_state=64,n_blocks=1", "attention:n_heads=2,window=32")},
 }
 """Options of small models for two CPU cores."""
 LRU: dict[str, Any] = {
@@ -137,6 +140,9 @@ TINY: tuple[ModelOptions, ...] = (
     LinOSSOptions(n_layers=2, d_model=8, d_state=8),
     AttentionOptions(n_layers=2, d_model=8, n_heads=4),
     GRUOptions(n_layers=2, d_model=8, d_state=8),
+    HybridOptions(
+        n_layers=2, d_model=8, layers=("s5:d_state=16,n_blocks=2", "attention:n_heads=4,window=32")
+    ),
 )
 """Tiny models for the preset ``smoke``.
 
@@ -170,12 +176,18 @@ def known_length(config: Config) -> int | None:
 
 
 def adapt(donor: Recipe, model: type[ModelOptions], **changes: Any) -> Recipe:
-    """Builds a recipe for another model; ``changes`` are options of that model."""
+    """Builds a recipe for another model; ``changes`` are options of that model.
+
+    A hybrid has as many blocks as the other model, or as it takes to repeat its layers.
+    """
     config = donor.config
-    stack = {name: getattr(config.model, name) for name in SHARED}
+    options = {name: getattr(config.model, name) for name in SHARED} | changes
+    if issubclass(model, HybridOptions):
+        n = len(options.get("layers", model.layers))
+        options["n_layers"] = -(-options["n_layers"] // n) * n
     return vary(
         donor,
-        model=model(**{**stack, **changes}),
+        model=model(**options),
         optim=dataclasses.replace(config.optim, opt_config="standard", dt_group="ssm"),
         source=f"not published; {config.model.name} on {config.task} is the nearest",
     )

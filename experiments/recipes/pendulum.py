@@ -23,7 +23,7 @@ References:
 import dataclasses
 
 from experiments.config import OptimOptions
-from experiments.config.models import AttentionOptions, S5Options, SGConvOptions
+from experiments.config.models import AttentionOptions, HybridOptions, S5Options, SGConvOptions
 from experiments.recipes._recipe import Recipe, adapt, complete, paper, smoke, train_by_epoch
 from experiments.tasks.pendulum.task import PendulumOptions
 
@@ -56,7 +56,7 @@ S5 = paper(
 def _append_gaps(recipe: Recipe) -> Recipe:
     """Returns the recipe, with the gaps as inputs if its layers do not take step lengths."""
     config = recipe.config
-    if config.model.layer.continuous_time:
+    if config.model.continuous_time:
         return recipe
     data = dataclasses.replace(config.data, gaps="append")
     return dataclasses.replace(
@@ -68,6 +68,7 @@ def _append_gaps(recipe: Recipe) -> Recipe:
 
 OTHERS = (
     adapt(S5, AttentionOptions, n_heads=3),  # 30 features are not divisible by four heads
+    adapt(S5, HybridOptions, layers=("s5", "s5", "attention:n_heads=3")),
     adapt(S5, SGConvOptions, kernel_dim=8),  # 50 steps are too few for a kernel of 64
 )
 PAPER = tuple(map(_append_gaps, complete([S5, *OTHERS])))

@@ -47,7 +47,7 @@ def demo_page(task: str, model: Any, test: Mapping[str, float]) -> str:
         "drawing": DRAWINGS[task],
         "classes": [str(digit) for digit in range(model.d_output)],
         "facts": (
-            f"{len(backbone.blocks)} layers of {type(model.layers[0]).__name__} with "
+            f"{len(backbone.blocks)} layers of {_kinds(model)} with "
             f"{backbone.d_model} features, {n_parameters:,} parameters, trained on {task}; "
             f"{100 * test['accuracy']:.1f} % of the test images are classified correctly. "
             "Everything is computed in this page; no drawing leaves it."
@@ -64,10 +64,10 @@ def demo_page(task: str, model: Any, test: Mapping[str, float]) -> str:
 def _check(task: str, model: Any) -> None:
     if task not in DRAWINGS:
         raise _refusal(f"the task {' or '.join(DRAWINGS)}", task)
-    layer, options = model.layers[0], model.backbone.options
-    if not isinstance(layer, s5jax.S5 | s5jax.LRU):
-        raise _refusal("layers of S5 or LRU", type(layer).__name__)
-    if layer.bidirectional:
+    options = model.backbone.options
+    if not all(isinstance(layer, s5jax.S5 | s5jax.LRU) for layer in model.layers):
+        raise _refusal("layers of S5 or LRU", _kinds(model))
+    if any(layer.bidirectional for layer in model.layers):
         raise _refusal("a causal model", "a bidirectional one")
     if options.norm not in ("batch", "layer"):
         raise _refusal("the norm batch or layer", options.norm)
@@ -75,6 +75,10 @@ def _check(task: str, model: Any) -> None:
         raise _refusal("the activation gelu, half_glu1, half_glu2 or full_glu", options.activation)
     if model.backbone.final_norm or model.backbone.ffn_every:
         raise _refusal("neither a final norm nor feed-forward blocks", "one of them")
+
+
+def _kinds(model: Any) -> str:
+    return " and ".join(dict.fromkeys(type(layer).__name__ for layer in model.layers))
 
 
 def _refusal(rule: str, received: str) -> UsageError:

@@ -72,10 +72,11 @@ def _describe(setup: Setup, memory: Any, step: int) -> str:
     epochs = train.steps / config.steps_per_epoch
     model: Any = setup.steps.model(setup.steps.initial)
     examples = train.batch_size // train.accumulate
-    algorithm = model.layers[0].algorithm_for(setup.task.length, examples)
+    found = (layer.algorithm_for(setup.task.length, examples) for layer in model.layers)
+    algorithms = ", ".join(dict.fromkeys(found))
     lines = {
         "model": f"{config.model.name}, {config.model.n_layers} blocks of width "
-        f"{config.model.d_model}, computed by {algorithm}; {sum(groups.values()):,} parameters "
+        f"{config.model.d_model}, computed by {algorithms}; {sum(groups.values()):,} parameters "
         f"({in_groups})",
         "data": f"{config.task}, {data.n_train:,} / {data.n_validation:,} / {data.n_test:,} "
         f"examples to train / validate / test, {setup.task.length:,} time steps long",

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 import jax
@@ -157,7 +158,7 @@ def check_shapes_of_a_step(config: Config, task: Task, mesh) -> None:
 
 def with_one_block(config: Config) -> Config:
     """The same with the fewest blocks that hold one of each kind."""
-    n_layers = config.model.ffn_every or 1
+    n_layers = math.lcm(config.model.ffn_every or 1, len(getattr(config.model, "layers", "1")))
     return dataclasses.replace(config, model=dataclasses.replace(config.model, n_layers=n_layers))
 
 
