@@ -45,6 +45,8 @@ class ModelOptions(BlockOptions):
     """Exclude padding everywhere; otherwise from pooling only, as the published S5."""
     ffn_every: int | None = None
     """A feed-forward block of four times the width follows every n-th block; by default none."""
+    ffn_activation: Literal["gelu", "geglu", "swiglu"] = "gelu"
+    """Nonlinearity of feed-forward blocks; the gates geglu and swiglu have as many parameters."""
     embedding_dropout: float = 0.0
     """Share of entries dropped after the embedding and before the logits of a language model."""
     cutoffs: tuple[int, ...] = ()
@@ -104,6 +106,7 @@ class ModelOptions(BlockOptions):
             embedding_std=self.embedding_std,
             final_norm=self.final_norm,
             ffn_every=self.ffn_every,
+            ffn_activation=self.ffn_activation,
             remat=remat,
             dtype=dtype,
             rngs=rngs,

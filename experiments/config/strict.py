@@ -19,7 +19,7 @@ LATER = {
     *("config.init_from", "config.init_sha256", "config.pretrain"),
     *("optim.clip_norm", "optim.ema", "optim.freeze"),
     *("train.precision", "train.accumulate", "train.remat", "train.data", "train.logger"),
-    *("model.algorithm", "model.init"),
+    *("model.algorithm", "model.init", "model.ffn_activation"),
     *("data.csv_delimiter", "data.csv_decimal", "data.csv_header", "data.csv_columns"),
     *("data.sample_rate", "data.mono", "data.ignore_index", "data.normalise_dt", "data.tail"),
     "data.augment",

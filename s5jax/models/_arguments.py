@@ -16,6 +16,7 @@ from s5jax.layers._edits import Edits
 
 Activation = Literal["full_glu", "half_glu1", "half_glu2", "gelu", "glu", "gelu_linear"]
 Encoder = Literal["linear", "embedding", "one_hot"]
+FeedForwardActivation = Literal["gelu", "geglu", "swiglu"]
 Norm = Literal["batch", "layer", "scalar_layer"]
 TieDropout = Literal["all", "residual", "none"]
 LayerClass = Callable[..., SequenceLayer]
@@ -97,6 +98,7 @@ class BackboneArguments(BlockArguments, total=False):
     embedding_std: float | None
     final_norm: bool
     ffn_every: int | None
+    ffn_activation: FeedForwardActivation
     remat: bool
     dtype: DTypeLike | None
     param_dtype: DTypeLike

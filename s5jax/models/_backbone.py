@@ -20,6 +20,7 @@ from s5jax.layers._inputs import split_states
 from s5jax.models._arguments import (
     BlockArguments,
     Encoder,
+    FeedForwardActivation,
     LayerOptions,
     Layers,
     block_options,
@@ -58,6 +59,8 @@ class SequenceBackbone(SequenceModule):
         final_norm: a norm after the last block, as S4's models with ``prenorm`` have; S5's do not.
         ffn_every: a feed-forward block of four times the width follows every n-th block, as in S4's
             language model; none by default.
+        ffn_activation: ``"gelu"`` of four hidden features for each feature; or a gate, ``"geglu"``
+            or ``"swiglu"``, with two thirds of the hidden features and thus as many parameters.
         remat: in the backward pass compute each block once more, instead of keeping all that its
             gradient needs. Values and gradients are the same. On a CPU memory falls only with the
             compiler option ``xla_disable_hlo_passes=cse_barrier_expander``.
@@ -94,6 +97,7 @@ class SequenceBackbone(SequenceModule):
 
     References:
         De et al., "Griffin", 2024, https://arxiv.org/abs/2402.19427, for stacks of two layers.
+        Shazeer, "GLU Variants", 2020, https://arxiv.org/abs/2002.05202.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class SequenceBackbone(SequenceModule):
         embedding_std: float | None = None,
         final_norm: bool = False,
         ffn_every: int | None = None,
+        ffn_activation: FeedForwardActivation = "gelu",
         remat: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -119,6 +124,12 @@ class SequenceBackbone(SequenceModule):
         d_input, d_model, n_layers = check_positive(name, **sizes)
         if ffn_every is not None:
             (ffn_every,) = check_positive(name, ffn_every=ffn_every)
+        check_choice(name, "ffn_activation", ffn_activation, get_args(FeedForwardActivation))
+        if ffn_every is None and ffn_activation != "gelu":
+            raise ValueError(
+                f"{name}: `ffn_activation` needs `ffn_every`, since there are no feed-forward "
+                f"blocks otherwise; got {ffn_activation!r}. Set ffn_every=1."
+            )
         if not callable(encoder):
             check_choice(name, "encoder", encoder, get_args(Encoder))
             encoder = ENCODERS[encoder]
@@ -127,7 +138,7 @@ class SequenceBackbone(SequenceModule):
         kept = tuple((each, tuple(its_options.items())) for each, its_options in pattern)
         self.layer, self.layer_options = kept[0] if callable(layer) else (kept, ())
         self.embedding_std, self.final_norm = embedding_std, final_norm
-        self.ffn_every, self.remat = ffn_every, remat
+        self.ffn_every, self.ffn_activation, self.remat = ffn_every, ffn_activation, remat
         self.dtype, self.param_dtype = dtype, param_dtype
         self.options = block_options(name, options)
 
@@ -140,7 +151,7 @@ class SequenceBackbone(SequenceModule):
             for each, its_options in pattern * (n_layers // len(pattern))
         )
         self.feed_forwards = nnx.List(
-            FeedForward(d_model, self.options, **common)
+            FeedForward(d_model, self.options, activation=ffn_activation, **common)
             for _ in range(n_layers // (ffn_every or n_layers + 1))
         )
         self.last_norm = make_norm(self.options, d_model, **common) if final_norm else None

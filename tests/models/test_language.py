@@ -195,6 +195,8 @@ def test_feed_forward_blocks_serve_other_models():
     ("options", "message"),
     [
         ({"ffn_every": 0}, "`ffn_every` must be a positive integer"),
+        ({"ffn_activation": "swiglu"}, "`ffn_activation` needs `ffn_every`, .*; got 'swiglu'"),
+        ({"ffn_every": 1, "ffn_activation": "glu"}, "`ffn_activation` must be one of 'gelu'"),
         ({"embedding_dropout": 1.0}, r"`embedding_dropout` must be in \[0, 1\)"),
         ({"cutoffs": (5, 5)}, "`cutoffs` must rise from above 0 to below the number of tokens 23"),
         ({"cutoffs": (5, 23)}, "`cutoffs` must rise"),
