@@ -5,6 +5,7 @@ model      task            published             steps      batch         source
 =========  ==============  ====================  =========  ============  =====================
 S4         wikitext103     perplexity 20.95      800,000    8 x 8,192     Gu et al. 2022, code
 attention  wikitext103     not published         40,000     32 x 512      the code of S4
+hybrid     wikitext103     not published         40,000     32 x 512      that, and Li et al. 2022
 all        chars           not published         50,000     32 x 1,024    this library's
 all        digits_density  not published         10,000     32 x 64       this library's
 =========  ==============  ====================  =========  ============  =====================
@@ -20,6 +21,9 @@ gradient of two batches of 16, clipped to a norm of 0.25. Its number of heads is
 here. The paper compares with a perplexity of 20.51, which belongs to another model of 247 million
 parameters (Baevski and Auli 2019).
 
+The hybrid is this Transformer with SGConv in the place of every other attention layer, as in the
+language model of SGConv's paper, whose settings and perplexity are not known to this project.
+
 S5's published language model mixes S5 with the gates of Hyena, on byte pairs instead of words. That
 is another architecture, so S5 here has the stack of S4. A figure of 35.09 for a plain S5 on
 WikiText-103 exists without its settings.
@@ -27,13 +31,15 @@ WikiText-103 exists without its settings.
 References:
     Gu et al., "S4", 2022, https://arxiv.org/abs/2111.00396.
     Baevski and Auli, "Adaptive Input Representations", 2019, https://arxiv.org/abs/1809.10853.
+    Li et al., "SGConv", 2022, https://arxiv.org/abs/2210.09298.
+    De et al., "Griffin", 2024, https://arxiv.org/abs/2402.19427, for the hybrid of chars.
 """
 
 import dataclasses
 from typing import Any
 
 from experiments.config import OptimOptions, TrainOptions
-from experiments.config.models import AttentionOptions, S4Options, S5Options
+from experiments.config.models import AttentionOptions, HybridOptions, S4Options, S5Options
 from experiments.recipes._recipe import UNTUNED, complete, paper, smoke, vary
 from experiments.tasks.language.chars import CharsOptions
 from experiments.tasks.language.density import DigitsDensityOptions
@@ -92,6 +98,19 @@ WIKITEXT_ATTENTION = vary(
     ),
     source="the baseline in the code of S4",
 )
+WIKITEXT_HYBRID = vary(
+    WIKITEXT_ATTENTION,
+    model=HybridOptions(
+        layers=("sgconv", "attention:n_heads=8"),
+        n_layers=16,
+        d_model=512,
+        activation="gelu_linear",
+        dropout=0.1,
+        ffn_every=1,
+        **WORDS,
+    ),
+    source="the baseline in the code of S4, with every other layer as in Li et al. 2022",
+)
 CHARS_S5 = paper(
     "chars",
     CharsOptions(),
@@ -104,14 +123,27 @@ CHARS_S5 = paper(
     ),
     source=UNPUBLISHED,
 )
+CHARS_STACK: dict[str, Any] = {"d_model": 96, "embedding_std": 0.1, **CAUSAL}
 CHARS_CPU = vary(
     CHARS_S5,
     preset="cpu",
     data=CharsOptions(length=256, n_train=16_000, n_validation=80, n_test=80),
-    model=S5Options(n_layers=3, d_model=96, d_state=96, n_blocks=4, embedding_std=0.1, **CAUSAL),
+    model=S5Options(n_layers=3, d_state=96, n_blocks=4, **CHARS_STACK),
     optim=OptimOptions(lr=4e-3, ssm_lr=2e-3, weight_decay=0.05, warmup_steps=100),
     train=TrainOptions(
         steps=1_500, batch_size=32, log_every=10, eval_every=250, checkpoint_every=250
+    ),
+    source=UNTUNED,
+)
+CHARS_ATTENTION_CPU = vary(
+    CHARS_CPU, model=AttentionOptions(n_layers=3, n_heads=4, **CHARS_STACK), source=UNTUNED
+)
+CHARS_HYBRID_CPU = vary(
+    CHARS_CPU,
+    model=HybridOptions(
+        n_layers=3,
+        layers=(*["s5:d_state=96,n_blocks=4"] * 2, "attention:window=32"),
+        **CHARS_STACK,
     ),
     source=UNTUNED,
 )
@@ -132,12 +164,13 @@ DIGITS_CPU = vary(
     source=UNTUNED,
 )
 
-WIKITEXT = complete([WIKITEXT_S4, WIKITEXT_ATTENTION])
+WIKITEXT = complete([WIKITEXT_S4, WIKITEXT_ATTENTION, WIKITEXT_HYBRID])
 CHARS = complete([CHARS_S5])
 DIGITS = complete([DIGITS_S5])
 FEW_WORDS = WikiTextOptions(length=32, n_train=64, n_validation=12, n_test=12)
 ROWS = (
-    *(*WIKITEXT, *CHARS, *DIGITS, CHARS_CPU, DIGITS_CPU),
+    *(*WIKITEXT, *CHARS, *DIGITS, DIGITS_CPU),
+    *(CHARS_CPU, CHARS_ATTENTION_CPU, CHARS_HYBRID_CPU),
     *smoke(WIKITEXT, FEW_WORDS, norm="layer", embedding_std=0.3, ffn_every=2),
     *smoke(CHARS, CharsOptions(length=32, n_train=1_024, n_validation=12, n_test=12), norm="layer"),
     *smoke(DIGITS, DigitsDensityOptions(n_validation=12, n_test=12), norm="layer"),
