@@ -22,6 +22,7 @@ SECONDS = 2.0
 TASKS: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("pathfinder", "pathx", "listops", "listops_subtrees")},
     **{name: {} for name in ("pathfinder_segmentation_128", "pendulum", "digits")},
+    "associative_recall": {},
     **{name: {} for name in ("digits_density", "chars", "smnist", "image", "forecast")},
     "text": {"n_train": 20_000, "n_validation": 2_500, "n_test": 2_500, "held_out": "train_only"},
 }

@@ -17,6 +17,7 @@ from experiments.recipes import (
     paths,
     pendulum,
     pixels,
+    recall,
     segmentation,
     speech,
     text,
@@ -32,7 +33,7 @@ PRESETS = {
 }
 FAMILIES = (
     *(paths, listops, text, image, pixels, speech, atomic, segmentation, pendulum, language),
-    *(archives, arrays, forecast, informer),
+    *(recall, archives, arrays, forecast, informer),
 )
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     recipe.key: recipe

@@ -26,6 +26,7 @@ from experiments.tasks.pixels import (
 )
 from experiments.tasks.pretraining import Objective as Objective
 from experiments.tasks.pretraining import Pretraining as Pretraining
+from experiments.tasks.recall import AssociativeRecall
 from experiments.tasks.series.informer import INFORMER
 from experiments.tasks.series.task import Forecast as Forecast
 from experiments.tasks.speech.task import Speech as Speech
@@ -53,6 +54,7 @@ TASKS: dict[str, type[Task]] = {
     "pathfinder_segmentation_128": Segmentation,
     "pathfinder_segmentation_256": Segmentation,
     "pathfinder_segmentation_512": Segmentation,
+    "associative_recall": AssociativeRecall,
     "pendulum": Pendulum,
     "wikitext103": WikiText103,
     "chars": Chars,

@@ -40,7 +40,7 @@ SPEECH = Data("Speech Commands v0.02 (Warden, 2018)", "CC BY 4.0")
 WIKITEXT = Data("WikiText-103 (Merity et al., 2016)", "CC BY-SA 3.0")
 SYNTHETIC_TASKS = (
     *("shift", "context_shift", "cumsum", "cummax", "reverse", "sort", "masked_select"),
-    *("masked_select_fixed", "solve", "solve_fixed", "mips"),
+    *("masked_select_fixed", "solve", "solve_fixed", "mips", "associative_recall"),
     *("listops", "listops_subtrees", "pathfinder", "pathx", "path256", "pendulum"),
     *(f"pathfinder_segmentation_{size}" for size in (128, 256, 512)),
 )
