@@ -91,11 +91,13 @@ def readme_rows() -> Iterator[tuple[str, str, str]]:
 
 
 def archive_rows() -> Iterator[str]:
-    """A row for each set of an archive: the mean and deviation of the measure for each model."""
-    runs = [json.loads(path.read_text()) for path in (FOLDER.parent / "archives").glob("*/*.json")]
+    """A row for each set: mean and deviation of the measure of a naive guess, and of each model."""
+    folder = FOLDER.parent / "archives"
+    runs = [json.loads(path.read_text()) for path in folder.glob("*/*.json")]
+    naive = json.loads((folder / "naive.json").read_text())
     for task, data_set in sorted({(run["task"], run["data_set"]) for run in runs}):
-        cells = []
-        for model in ("s5", "lru", "linoss", "gru"):
+        cells = [mean_and_deviation(naive[f"{task} {data_set}"])]
+        for model in ("s5", "lru", "linoss", "s4d"):
             key = (task, data_set, model)
             values = [
                 run["test"][run["metric"]]

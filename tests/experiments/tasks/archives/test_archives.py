@@ -250,6 +250,7 @@ def test_predictions_are_those_of_training(task, name, files, one_device, tmp_pa
         predict(tmp_path, path)
 
 
+ROOT = Path(__file__).parents[4]
 REAL = Path(os.environ.get("S5JAX_TS_SETS", "/nonexistent"))
 """A folder of real sets, such as ``aeon/datasets/data`` in aeon's wheel."""
 LEAST = {
@@ -258,6 +259,24 @@ LEAST = {
     ("tser", "Covid3Month"): 0.04,
 }
 """Accuracies that a run must reach, and errors that it must not exceed."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "name"), LEAST)
+def test_naive_figures_are_those_of_the_sets(task, name, tmp_path):
+    """The most frequent class of training, or the mean of its values."""
+    if not (REAL / name).is_dir():
+        pytest.skip(f"S5JAX_TS_SETS names no folder with {name}, such as aeon's datasets/data.")
+    prepare_dataset(task, tmp_path, REAL / name)
+    made, found = get_task(task)(ArchiveOptions(name=name), Files(tmp_path)), []
+    for seed in range(5):
+        train, test = (whole(made, split, seed)["y"] for split in ("train", "test"))
+        if task == "uea":
+            found.append(np.mean(test == np.bincount(train).argmax()))
+        else:
+            found.append(np.sqrt(np.mean((test - train.mean()) ** 2)))
+    recorded = json.loads((ROOT / "results/archives/naive.json").read_text())
+    np.testing.assert_allclose(found, recorded[f"{task} {name}"], rtol=1e-5)
 
 
 @pytest.mark.slow
