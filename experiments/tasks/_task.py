@@ -14,6 +14,7 @@ import optax
 import s5jax
 from experiments.data.readers import read_npz
 from experiments.data.sources import DEFAULT_PATHS, Batch, DataOptions, Files, Source, Split, digest
+from experiments.errors import UsageError
 
 Head = Literal["classify", "match", "label", "language", "image_regression"]
 
@@ -92,6 +93,20 @@ class Task(abc.ABC):
         """The preprocessing that the trained model needs, and is saved with."""
         mean, std = self.input_moments
         return s5jax.Preprocessing(input_mean=mean, input_std=std, classes=self.classes)
+
+    def use_preprocessing(self, preprocessing: s5jax.Preprocessing) -> None:
+        """Prepares inputs as a trained model needs them, instead of by the task's own data.
+
+        Raises:
+            UsageError: if the data do not fit the model.
+        """
+        if self.classes != preprocessing.classes:
+            raise UsageError(
+                f"The data have the classes {', '.join(self.classes or ())}, and the model was "
+                f"trained on {', '.join(preprocessing.classes or ())}: evaluate it on data with "
+                "these classes."
+            )
+        self.preprocessing = preprocessing
 
     def fingerprint(self, *, seed: int) -> dict[str, Any]:
         """Returns values that identify the data; empty for synthetic data.

@@ -13,7 +13,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-import s5jax
 from experiments.config import Config
 from experiments.data.sources import DEFAULT_PATHS, Batch, Files, Split
 from experiments.devices.mesh import own_rows
@@ -85,7 +84,7 @@ def make_setup(
     with blaming_options():
         task = config.make_task(files)
         if trained is not None and trained.preprocessing is not None:
-            _use_preprocessing(task, trained.preprocessing)
+            task.use_preprocessing(trained.preprocessing)
         _check_decimation(config.task, task, dt)
         source = task.source("train", seed=config.seed)
         source[0]  # fails early if there are no examples
@@ -124,15 +123,6 @@ def build_setup(
         return load_split(task, split, mesh, seed=seed) if train.data == "device" else None
 
     return Setup(config, mesh, task, steps, labels, rows)
-
-
-def _use_preprocessing(task: Task, preprocessing: s5jax.Preprocessing) -> None:
-    if task.classes != preprocessing.classes:
-        raise UsageError(
-            f"The data have the classes {', '.join(task.classes or ())}, and the model was trained "
-            f"on {', '.join(preprocessing.classes or ())}: evaluate it on data with these classes."
-        )
-    task.preprocessing = preprocessing
 
 
 def _check_decimation(name: str, task: Task, dt: int | None) -> None:

@@ -93,10 +93,27 @@ class Forecast(Task):
         """Builds the task from its resolved options and preprocessing; needs no training file."""
         del model
         task = cls.without_data(options, files, preprocessing)
-        names = (preprocessing.features or ())[2 * len((*options.targets, *options.known)) :]
-        task.calendar = tuple(name for name in CALENDAR if f"{name}_sin" in names)
-        task._set_sizes()
+        task._fit_to(preprocessing)
         return task
+
+    def use_preprocessing(self, preprocessing: s5jax.Preprocessing) -> None:
+        """Takes statistics and calendar of a trained model, whatever times its new table has."""
+        super().use_preprocessing(preprocessing)
+        self._fit_to(preprocessing)
+        names = preprocessing.features or ()
+        if names != self._features():
+            trained = [name for name in names if f"{name}_given" in names]
+            raise UsageError(
+                f"{self.path} has the columns {', '.join(self.table.columns)}, and the model was "
+                f"trained on {', '.join(trained)}: evaluate it on a table with these columns."
+            )
+
+    def _fit_to(self, preprocessing: s5jax.Preprocessing) -> None:
+        """Sets calendar and sizes of a trained model."""
+        options = self.options
+        names = (preprocessing.features or ())[2 * len((*options.targets, *options.known)) :]
+        self.calendar = tuple(name for name in CALENDAR if f"{name}_sin" in names)
+        self._set_sizes()
 
     def _set_sizes(self) -> None:
         options = self.options

@@ -81,6 +81,19 @@ def test_changed_data_are_standardised_as_in_training(make):
     assert whole(task, "test")["y"][0, 0, 0] == (80 - 10) / 2
 
 
+def test_changed_data_have_the_calendar_of_training(make):
+    """Their own would have no weekdays."""
+    trained = make({"a": np.arange(300.0)})
+    assert trained.calendar == ("hour", "weekday")
+    task = make(RAMP)
+    assert task.calendar == ("hour",)
+    task.use_preprocessing(trained.preprocessing)
+    assert task.d_input == trained.d_input == whole(task, "test")["x"].shape[2]
+    other = make({"a": RAMP["a"], "b": RAMP["a"]})
+    with pytest.raises(UsageError, match=r"has the columns a, b, and .* trained on a: evaluate it"):
+        other.use_preprocessing(trained.preprocessing)
+
+
 def test_a_season_shorter_than_the_horizon_repeats(make):
     batch = whole(make({"a": np.arange(N) % 2}, season=2), "test")
     np.testing.assert_allclose(batch["season"], batch["y"], atol=1e-6)
