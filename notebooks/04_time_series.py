@@ -207,8 +207,8 @@ plt.show()
 
 # %% [markdown]
 # A table with irregular times needs no option: the task `forecast` finds them, and gives the
-# layers `dt`. More on the pages [Forecasting](../docs/forecasting.md) and
-# [Archives of time series](../docs/archives.md).
+# layers `dt`. More on the pages
+# "Forecasting" and "Archives of time series" of the documentation.
 
 # %%
 folder.cleanup()
