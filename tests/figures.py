@@ -1,6 +1,7 @@
 """Rows of tables on the pages, as the files in ``results/bench`` have them."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,11 @@ def archive_rows() -> Iterator[str]:
             ]
             cells.append(mean_and_deviation(values))
         yield f"| `{task}` {data_set} | {' | '.join(cells)} |"
+
+
+def stack_rows() -> Iterator[str]:
+    """The last cells of each model of `chars`: bits per byte of the test text, steps, time."""
+    for path in (FOLDER.parent / "stacks").glob("chars-*/seed0/results.json"):
+        run = json.loads(path.read_text())
+        bits = run["test"]["loss"] / math.log(2)
+        yield f"| {bits:.3f} | {run['steps']:,} | {run['wall_s']:.0f} s |"

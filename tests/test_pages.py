@@ -304,6 +304,13 @@ def test_figures_of_forecasting():
     assert f"the model\n{cell('mse', 'validation')}" in page
 
 
+def test_figures_of_stacks():
+    page = (ROOT / "docs/training.md").read_text()
+    rows = list(figures.stack_rows())
+    assert len(rows) == 4
+    assert [row for row in rows if row not in page] == []
+
+
 def test_figures_of_pretrained_models():
     page = (ROOT / "docs/pretrained.md").read_text()
     found = re.findall(r"^\| `(.*?)` \|.*\| (\S+ \S+) \|$", page, re.MULTILINE)

@@ -1,10 +1,10 @@
 """Associative recall.
 
-=====  ==================  =========  ======  =====  =====================================
-model  task                published  steps   batch  source
-=====  ==================  =========  ======  =====  =====================================
-all    associative_recall  none       50,000  16     the settings of another model, in S5's code
-=====  ==================  =========  ======  =====  =====================================
+=====  ==================  =============  ======  =====  =========================
+model  task                published      steps   batch  source
+=====  ==================  =============  ======  =====  =========================
+all    associative_recall  not published  50,000  16     the code of S5, see below
+=====  ==================  =============  ======  =====  =========================
 
 The published figures on 131,072 tokens with a vocabulary of 30 belong to gated models: 97.2 % for
 Hyena and for Hyena with the recurrence of S5, 0.6 % for H3. The settings here are those of the

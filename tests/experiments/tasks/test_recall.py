@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -65,6 +66,8 @@ def test_the_baseline_of_a_run():
     stated = re.search(r"right in ([\d.]+)% of examples, any value in 10.0%", task.note)
     assert float(stated[1]) / 100 == pytest.approx(right, abs=0.07)
     assert 0.2 < right < 0.4
+    page = Path(__file__).parents[3] / "docs/results.md"
+    assert f"right in {stated[1]} %" in page.read_text()
 
 
 def test_the_answer_is_that_of_the_last_step():
