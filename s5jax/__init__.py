@@ -14,6 +14,7 @@ from s5jax.layers import S4D as S4D
 from s5jax.layers import S5 as S5
 from s5jax.layers import Attention as Attention
 from s5jax.layers import DenseSSM as DenseSSM
+from s5jax.layers import Hyena as Hyena
 from s5jax.layers import LinOSS as LinOSS
 from s5jax.layers import SequenceLayer as SequenceLayer
 from s5jax.layers import SGConv as SGConv

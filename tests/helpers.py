@@ -23,6 +23,7 @@ from s5jax import (
     S5,
     Attention,
     DenseSSM,
+    Hyena,
     LinOSS,
     SequenceLayer,
     SGConv,
@@ -146,6 +147,14 @@ TRAITS = {
         fast_edits=False,
         backward_delay=0,
     ),
+    Hyena: Traits(
+        linear=False,
+        has_ssm=False,
+        continuous_time=True,
+        mixes_features=True,
+        fast_edits=True,
+        backward_delay=0,
+    ),
     SGConv: Traits(
         linear=True,
         has_ssm=True,
@@ -237,6 +246,11 @@ LAYERS = {
     "lru_bidirectional": Row(
         LRU, {"d_state": 8, "max_phase": 0.3, "bidirectional": True}, slow=True
     ),
+    "hyena": Row(Hyena, {"d_state": 8}),
+    "hyena_bidirectional": Row(
+        Hyena, {"d_state": 8, "n_blocks": 2, "filter_length": 4, "bidirectional": True}, slow=True
+    ),
+    "hyena_no_filter": Row(Hyena, {"d_state": 8, "filter_length": 1}, slow=True),
     "linoss": Row(LinOSS, {"d_state": 8}),
     "linoss_block": Row(LinOSS, {"d_state": 5, "algorithm": "block"}, slow=True),
     "linoss_bidirectional": Row(LinOSS, {"d_state": 8, "bidirectional": True}, slow=True),

@@ -8,7 +8,7 @@ import pytest
 import s5jax
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ["S5", "S4", "S4D", "DLR", "SGConv", "HOPE", "LRU", "LinOSS", "Attention", "GRU"]
+LAYERS = ["S5", "S4", "S4D", "DLR", "SGConv", "HOPE", "LRU", "LinOSS", "Hyena", "Attention", "GRU"]
 
 
 def rows() -> dict[str, list[list[str]]]:

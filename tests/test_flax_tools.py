@@ -124,7 +124,8 @@ def test_iter_modules(name):
     paths = [path for path, node in modules if isinstance(node, kind)]
     inside = [] if name == "backbone" else ["backbone"]
     in_blocks = [(*inside, "blocks", i, "layer") for i in range(2)]
-    assert paths == ([()] if name in LAYERS else in_blocks)
+    in_layer = [("ssm",), ()] if name == "hyena" else [()]
+    assert paths == (in_layer if name in LAYERS else in_blocks)
     assert ((), type(make(name))) in [(path, type(node)) for path, node in modules]
 
 

@@ -187,6 +187,25 @@ class LinOSSOptions(ModelOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HyenaOptions(ModelOptions):
+    """Model: Hyena, products of projections around S5, for recall by content."""
+
+    name = "hyena"
+    layer = s5jax.Hyena
+
+    d_state: int = 64
+    """States of S5, conjugates included."""
+    n_blocks: int = 1
+    """Blocks that initialise the state matrix of S5."""
+    filter_length: int = 3
+    """Steps of the short filters."""
+    dt_min: float = 1e-3
+    """Smallest initial step size of S5."""
+    dt_max: float = 1e-1
+    """Largest initial step size of S5."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionOptions(ModelOptions):
     """Model: multi-head attention with rotary positions, for comparison."""
 
@@ -227,6 +246,7 @@ LAYERS: dict[str, type[ModelOptions]] = {
         HOPEOptions,
         LRUOptions,
         LinOSSOptions,
+        HyenaOptions,
         AttentionOptions,
         GRUOptions,
     )

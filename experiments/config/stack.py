@@ -94,7 +94,7 @@ class ModelOptions(BlockOptions):
             raise ValueError(
                 f"{type(self).__name__}: layers in discrete time do not accept the task's step "
                 "lengths; append them to the inputs (pendulum and forecast: --data.gaps=append), "
-                "or choose S4, S4D, S5 or LinOSS."
+                "or choose S4, S4D, S5, LinOSS or Hyena."
             )
         model, options = HEADS[task.head], self.head_options(task)
         return model(

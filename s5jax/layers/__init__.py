@@ -8,6 +8,7 @@ from s5jax.layers._dlr import DLR as DLR
 from s5jax.layers._edits import Edits as Edits
 from s5jax.layers._gru import GRU as GRU
 from s5jax.layers._hope import HOPE as HOPE
+from s5jax.layers._hyena import Hyena as Hyena
 from s5jax.layers._kernel import KernelLayer as KernelLayer
 from s5jax.layers._labels import param_labels as param_labels
 from s5jax.layers._linoss import LinOSS as LinOSS

@@ -4,7 +4,20 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from s5jax.layers import DLR, GRU, HOPE, LRU, S4, S4D, S5, Attention, DenseSSM, LinOSS, SGConv
+from s5jax.layers import (
+    DLR,
+    GRU,
+    HOPE,
+    LRU,
+    S4,
+    S4D,
+    S5,
+    Attention,
+    DenseSSM,
+    Hyena,
+    LinOSS,
+    SGConv,
+)
 from s5jax.models._adaptive import AdaptiveEmbedding
 from s5jax.models._image_regressor import ImageRegressor
 from s5jax.models._pipeline import Pipeline
@@ -97,6 +110,20 @@ _PAPERS = {
         2019,
         "1809.10853",
     ),
+    "h3": _Paper(
+        "Fu, Daniel Y. and Dao, Tri and Saab, Khaled K. and Thomas, Armin W. and Rudra, Atri and "
+        "Ré, Christopher",
+        "Hungry Hungry Hippos: Towards Language Modeling with State Space Models",
+        2023,
+        "2212.14052",
+    ),
+    "hyena": _Paper(
+        "Poli, Michael and Massaroli, Stefano and Nguyen, Eric and Fu, Daniel Y. and Dao, Tri and "
+        "Baccus, Stephen and Bengio, Yoshua and Ermon, Stefano and Ré, Christopher",
+        "Hyena Hierarchy: Towards Larger Convolutional Language Models",
+        2023,
+        "2302.10866",
+    ),
     "linoss": _Paper(
         "Rusch, T. Konstantin and Rus, Daniela",
         "Oscillatory State-Space Models",
@@ -123,6 +150,7 @@ _PAPERS_OF: dict[type[nnx.Module], tuple[str, ...]] = {
     HOPE: ("hope",),
     LRU: ("lru",),
     LinOSS: ("linoss",),
+    Hyena: ("hyena", "h3", "s5"),
     Attention: ("attention", "roformer", "dlr"),
     GRU: ("gru",),
     DenseSSM: ("model_reduction",),

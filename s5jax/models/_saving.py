@@ -28,6 +28,7 @@ from s5jax.layers import (
     S5,
     Attention,
     DenseSSM,
+    Hyena,
     LinOSS,
     SequenceLayer,
     SGConv,
@@ -42,7 +43,7 @@ from s5jax.models._pipeline import Pipeline, Preprocessing
 
 Classes = Mapping[str, type[nnx.Module]]
 
-LAYERS = (Attention, DLR, DenseSSM, GRU, HOPE, LRU, LinOSS, S4, S4D, S5, SGConv)
+LAYERS = (Attention, DLR, DenseSSM, GRU, HOPE, Hyena, LRU, LinOSS, S4, S4D, S5, SGConv)
 MODELS = (
     DocumentMatcher,
     ImageRegressor,

@@ -39,6 +39,7 @@ LAYERS = {
     "hope": (s5jax.HOPE, {"d_state": 4}),
     "lru": (s5jax.LRU, {"d_state": 4}),
     "linoss": (s5jax.LinOSS, {"d_state": 4}),
+    "hyena": (s5jax.Hyena, {"d_state": 4}),
     "gru": (s5jax.GRU, {"d_state": 3}),
     "attention": (s5jax.Attention, {"n_heads": 2, "l_max": 6}),
 }
