@@ -29,7 +29,7 @@ from experiments.bench import (
 )
 from experiments.bench.contestants import CONTESTANTS, Size
 from experiments.bench.row import Row
-from experiments.config.models import MODELS
+from experiments.config.models import LAYERS
 from experiments.recipes import get_recipe
 
 NAMES = [
@@ -289,7 +289,7 @@ def test_rows_of_training(quick, toy):
 @pytest.mark.slow
 def test_speed_of_all_models():
     speeds = list(training.model_speeds(d_model=8, n_layers=1, batch_size=1))
-    assert [speed.model for speed in speeds] == list(MODELS)
+    assert [speed.model for speed in speeds] == list(LAYERS)
     assert all(speed.tokens_per_s > 0 and speed.parameters > 0 for speed in speeds)
 
 

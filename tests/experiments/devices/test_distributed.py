@@ -26,7 +26,8 @@ SLOW = pytest.mark.slow
 
 
 def smoke(model):
-    return ["--task=pathfinder", "--preset=smoke", f"--model={model}", "--model.n_layers=1"]
+    n = 2 if model == "hybrid" else 1
+    return ["--task=pathfinder", "--preset=smoke", f"--model={model}", f"--model.n_layers={n}"]
 
 
 @pytest.fixture

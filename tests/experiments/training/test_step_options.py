@@ -96,7 +96,7 @@ def test_published_settings_of_attention_to_words():
     assert (config.optim.clip_norm, config.train.accumulate) == (0.25, 2)
     assert {
         recipe.key[:2] for recipe in RECIPES.values() if recipe.config.optim.clip_norm is not None
-    } == {("wikitext103", "attention")}
+    } == {("wikitext103", "attention"), ("wikitext103", "hybrid")}
 
 
 def test_gradients_are_clipped_to_a_global_norm_without_the_frozen_ones(toy):
