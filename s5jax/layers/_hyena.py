@@ -39,7 +39,7 @@ class Hyena(SequenceLayer):
     r"""Hyena of order two, whose long convolution is an S5 layer (Hyena-S5).
 
     .. math::
-        (q, k, v) &= f * (W_{in} u), \qquad
+        (q, k, v) = f * (W_{in} u), \qquad
         y = W_{out} \left( q \odot \operatorname{S5}(k \odot v) \right)
 
     with a filter f of ``filter_length`` steps for each feature of q, k and v. The two products let
