@@ -136,7 +136,7 @@ def test_more_frames_kept_than_there_are_is_refused():
 def test_layers_in_discrete_time_append_the_gaps_and_say_so(one_device):
     for (task, model, preset), recipe in RECIPES.items():
         if task == "pendulum":
-            continuous = model in ("s5", "s4", "s4d", "linoss")
+            continuous = model in ("s5", "s4", "s4d", "linoss", "hyena")
             assert recipe.config.data.gaps == ("dt" if continuous else "append")
             appended = "time gaps appended" in describe_changes(get_recipe(task, model, preset))
             assert appended != continuous
